@@ -1,0 +1,73 @@
+"""Fine-tune language models with adapters, and compare the results so that the answer can be believed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightft import adapters as adapters
+    from lightft.adapters import AdapterSpec as AdapterSpec
+    from lightft.comparator import ModelComparator as ModelComparator
+    from lightft.data import TaskData as TaskData
+    from lightft.data import load_data as load_data
+    from lightft.errors import LightFTError as LightFTError
+    from lightft.experiment import LoRATrainer as LoRATrainer
+    from lightft.experiment import QLoRATrainer as QLoRATrainer
+    from lightft.inference import load as load
+    from lightft.llm_ner import LLMNERExtractor as LLMNERExtractor
+    from lightft.models import ModelLoader as ModelLoader
+    from lightft.records import Example as Example
+    from lightft.records import Message as Message
+    from lightft.records import Prediction as Prediction
+    from lightft.records import Run as Run
+    from lightft.records import Span as Span
+
+__version__ = "0.1.0"
+
+# Loaded at first use: importing lightft alone loads no torch and takes milliseconds.
+_HOME = {
+    "AdapterSpec": "lightft.adapters",
+    "Example": "lightft.records",
+    "LLMNERExtractor": "lightft.llm_ner",
+    "LightFTError": "lightft.errors",
+    "LoRATrainer": "lightft.experiment",
+    "Message": "lightft.records",
+    "ModelComparator": "lightft.comparator",
+    "ModelLoader": "lightft.models",
+    "Prediction": "lightft.records",
+    "QLoRATrainer": "lightft.experiment",
+    "Run": "lightft.records",
+    "Span": "lightft.records",
+    "TaskData": "lightft.data",
+    "load": "lightft.inference",
+    "load_data": "lightft.data",
+}
+
+__all__ = [
+    "AdapterSpec",
+    "Example",
+    "LLMNERExtractor",
+    "LightFTError",
+    "LoRATrainer",
+    "Message",
+    "ModelComparator",
+    "ModelLoader",
+    "Prediction",
+    "QLoRATrainer",
+    "Run",
+    "Span",
+    "TaskData",
+    "load",
+    "load_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lightft' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,499 @@
+"""The whole pipeline on one page: load, adapt, train, keep the best, predict, write the run."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightft.adapters import AdapterSite, AdapterSpec
+from lightft.checkpoint import Manifest, save_adapter, tokenizer_digest
+from lightft.cost import Stopwatch, folder_bytes
+from lightft.data import TaskData
+from lightft.errors import AdapterError, DataError, InvalidSettingError
+from lightft.inference import Predictor, head_settings
+from lightft.metrics import score_predictions
+from lightft.models import ModelLoader, Provenance, count_parameters, head_modules, provenance_of, share_weights
+from lightft.models.structure import keep_head_in_float32
+from lightft.records import Example, Prediction, Run
+from lightft.tasks import TASKS, TaskHead
+from lightft.tasks.head import max_input_length
+from lightft.training import Callback, TrainConfig, TrainingResult, train_model
+
+__all__ = ["LoRATrainer", "QLoRATrainer"]
+
+_PACKAGES = ("lightft", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers")
+
+
+class LoRATrainer:
+    """Trains an adapter, LoRA unless told otherwise, and leaves the base model as it was.
+
+    Two ways in: ``LoRATrainer(loader, output_dir=...).fit(data)`` gives a run on disk that can be compared;
+    ``LoRATrainer(model, tokenizer).train(train, validation)`` gives a model in memory.
+
+    Args:
+        base: a ModelLoader, or a model that is already in memory.
+        tokenizer: the model's; not needed with a loader.
+        adapter: an AdapterSpec, or a kind's name such as ``"head-only"`` or ``"full"``.
+        head: the task head; by default the one of the loader's task and the data's labels.
+        output_dir: where ``fit`` writes the run.
+        name: the run's name in reports; by default the last part of ``output_dir``.
+        callbacks: called with each row of the training history.
+        settings: fields of TrainConfig, such as ``epochs=5`` or ``learning_rate=1e-3``.
+
+    Raises:
+        InvalidSettingError: a setting that does not exist or is out of range.
+    """
+
+    default_quantization: str | None = None
+
+    def __init__(
+        self,
+        base: ModelLoader | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        adapter: AdapterSpec | str = "lora",
+        head: TaskHead | None = None,
+        output_dir: str | Path | None = None,
+        name: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        **settings: Any,
+    ) -> None:
+        if isinstance(base, PreTrainedModel) and tokenizer is None:
+            raise InvalidSettingError("A model in memory needs its tokenizer: LoRATrainer(model, tokenizer).")
+        self.base = base
+        self.tokenizer = tokenizer
+        self.adapter = AdapterSpec.of(adapter)
+        self.head = head
+        self.output_dir = Path(output_dir) if output_dir is not None else None
+        self.name = name
+        self.callbacks = tuple(callbacks)
+        self.config = TrainConfig.from_settings(settings)
+        self.result: TrainingResult | None = None
+        """What happened in the last training."""
+
+    def train(
+        self,
+        train_dataset: Sequence[Example],
+        eval_dataset: Sequence[Example] = (),
+        *,
+        lora_r: int | None = None,
+        lora_alpha: int | None = None,
+        lora_dropout: float | None = None,
+        target_modules: str | Sequence[str] | None = None,
+        **settings: Any,
+    ) -> PeftModel | PreTrainedModel:
+        """Train on examples and return the adapted model, with the weights of the best epoch, in eval mode.
+
+        The model given to the trainer is not changed: it shares its frozen weights with the one returned.
+
+        Args:
+            train_dataset: what to learn from.
+            eval_dataset: what chooses the best epoch; without it the last epoch is kept.
+            lora_r: rank, in the place of the adapter's.
+            lora_alpha: scale, likewise.
+            lora_dropout: likewise.
+            target_modules: ``"all"`` or names of layers, likewise.
+            settings: fields of TrainConfig for this training.
+        """
+        given = {"r": lora_r, "alpha": lora_alpha, "dropout": lora_dropout, "targets": target_modules}
+        changed = {name: value for name, value in given.items() if value is not None}
+        spec = AdapterSpec(self.adapter.kind, {**self.adapter.params, **changed}) if changed else self.adapter
+        config = TrainConfig.from_settings({**self.config.to_json(), **settings})
+        base, tokenizer, head = self._base_model(train_dataset)
+        model, self.result, _ = _train(base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks)
+        self.tokenizer, self.head = tokenizer, head
+        return model
+
+    def evaluate(self, model: nn.Module, dataset: Sequence[Example]) -> dict[str, float]:
+        """Return the head's metrics of ``model`` on ``dataset``, by name."""
+        return score_predictions(self.predict(model, dataset), self._known_head(dataset).metrics, self._known_head(dataset).labels)
+
+    def predict(self, model: Any, dataset: Sequence[Example]) -> list[Prediction]:
+        """Return one prediction per example, in order."""
+        if self.tokenizer is None:
+            raise InvalidSettingError("This trainer has no tokenizer yet: call train() first, or pass one to it.")
+        head = self._known_head(dataset)
+        length = max_input_length(model, self.tokenizer, self.config.max_length)
+        return head.predict(model, self.tokenizer, dataset, max_length=length)
+
+    def fit(self, data: TaskData, *, resume: bool = False) -> Run:
+        """Train on ``data.train``, keep the best epoch on ``data.validation``, predict ``data.test``, and write the run.
+
+        Args:
+            data: the splits. Without a test split the validation split is predicted, and the run says so.
+            resume: return the finished run in ``output_dir`` if it was made with the same settings and data.
+
+        Returns:
+            The run as it stands in ``output_dir``.
+
+        Raises:
+            InvalidSettingError: no ``output_dir``, or it holds another run.
+        """
+        if self.output_dir is None:
+            raise InvalidSettingError("fit() writes a run to disk: give the trainer output_dir='runs/NAME'.")
+        finished = _finished_run(self.output_dir)
+        started = time.perf_counter()
+        base, tokenizer, head = self._base_model(data.train, data)
+        config = replace(self.config, learning_rate=_learning_rate(self.config, self.adapter, head))
+        found = provenance_of(base)
+        described = _describe(found, base, head, self.adapter, config, data)
+        if finished is not None:
+            if resume and _same(finished, described):
+                return finished
+            raise InvalidSettingError(
+                f"{self.output_dir} already holds the run {finished.name!r}"
+                f"{', made with other settings or data' if resume else ''}. Choose another output_dir, or delete it."
+            )
+        load_seconds = time.perf_counter() - started
+
+        device = next(base.parameters()).device
+        with Stopwatch(device) as training:
+            model, result, max_length = _train(
+                base, tokenizer, head, self.adapter, config, data.train, data.validation, self.callbacks
+            )
+        trainable, total = count_parameters(model)
+        folder = save_adapter(
+            model, tokenizer, _manifest(described, tokenizer, head, max_length), self.output_dir / "adapter"
+        )
+        tested = data.test or data.validation
+        with Stopwatch(device) as predicting:
+            predictions = head.predict(model, tokenizer, tested, max_length=max_length)  # type: ignore[arg-type]
+        run = Run(
+            name=self.name or self.output_dir.name,
+            metrics=head.metrics,
+            cost={
+                "load_seconds": load_seconds,
+                "train_seconds": training.seconds,
+                "seconds_to_best": result.seconds_to_best,
+                "train_rows_per_second": result.rows / training.seconds,
+                "train_tokens_per_second": result.tokens / training.seconds,
+                "padding_share": 1 - result.tokens / result.padded_tokens,
+                "peak_memory_bytes": training.peak_bytes,
+                "peak_memory_is_of_process": training.peak_is_of_process,
+                "trainable_parameters": trainable,
+                "total_parameters": total,
+                "adapter_bytes": folder_bytes(folder, "*.safetensors"),
+                "predict_seconds": predicting.seconds,
+                "predictions_per_second": len(tested) / predicting.seconds,
+            },
+            history=result.history,
+            predictions=tuple(predictions),
+            path=self.output_dir,
+            environment=_environment(device),
+            **{
+                **described,
+                "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
+                "data": {**described["data"], "encoding": result.counts, "tested_on": "test" if data.test else "validation"},
+            },
+        )
+        run.save(self.output_dir)
+        self.result, self.tokenizer, self.head = result, tokenizer, head
+        return run
+
+    def predictor(self, model: Any) -> Predictor:
+        """Return a trained model as something to call with texts."""
+        if self.tokenizer is None or self.head is None:
+            raise InvalidSettingError("Train first: the trainer does not know its tokenizer and head yet.")
+        return Predictor(model, self.tokenizer, self.head, max_input_length(model, self.tokenizer, self.config.max_length))
+
+    def _base_model(
+        self, train: Sequence[Example], data: TaskData | None = None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TaskHead]:
+        """Return the base model with its head, loading it where it is not in memory yet."""
+        if isinstance(self.base, PreTrainedModel):
+            if self.tokenizer is None:
+                raise InvalidSettingError("A model in memory needs its tokenizer.")
+            base, tokenizer = self._model_in_memory(self.base, self.tokenizer)
+            return base, tokenizer, self.head or _head_for_model(base, train)
+        loader = self._adjusted(self.base)
+        if self.head is not None:
+            head = self.head
+        else:
+            task = data.task if data is not None and loader.labels is None else loader.task
+            labels = loader.labels or (data.labels if data is not None else _labels_of(train, task))
+            head = TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
+        base, tokenizer = head.load_model(loader)
+        return base, tokenizer, head
+
+    def _adjusted(self, loader: ModelLoader) -> ModelLoader:
+        """Return the loader as this trainer needs it: a model that is trained whole must be held in float32."""
+        if self.adapter.definition.changes_base:
+            return loader.replace(dtype="float32")
+        return loader
+
+    def _model_in_memory(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        return model, tokenizer
+
+    def _known_head(self, dataset: Sequence[Example]) -> TaskHead:
+        if self.head is None:
+            if not isinstance(self.base, PreTrainedModel):
+                raise InvalidSettingError("This trainer does not know its labels yet: call train() or fit() first.")
+            return _head_for_model(self.base, dataset)
+        return self.head
+
+
+class QLoRATrainer(LoRATrainer):
+    """LoRATrainer on a base model held in 4 or 8 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314).
+
+    Only how the base is loaded differs.
+
+    Args:
+        base: a ModelLoader, or a model that a ModelLoader loaded: it is loaded again, quantised.
+        quantization: ``"nf4"`` (4 bits, double quantisation) or ``"int8"``; by default the loader's own, else ``"nf4"``.
+        arguments: of LoRATrainer.
+    """
+
+    def __init__(
+        self,
+        base: ModelLoader | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        quantization: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(base, tokenizer, **arguments)
+        if self.adapter.definition.changes_base:
+            raise InvalidSettingError(
+                f"The adapter {self.adapter.kind!r} trains the base itself, which cannot be done in {quantization or 'nf4'}. "
+                "Use LoRATrainer, or another adapter."
+            )
+        self.quantization = quantization
+        self._quantized: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+
+    def _adjusted(self, loader: ModelLoader) -> ModelLoader:
+        return loader.replace(quantization=self.quantization or loader.quantization or "nf4")
+
+    def _model_in_memory(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if model.config.to_dict().get("quantization_config") is not None:
+            return model, tokenizer
+        found = provenance_of(model)
+        if found is None:
+            raise InvalidSettingError(
+                f"This {type(model).__name__} is not quantised and was not loaded by a ModelLoader, so it cannot be loaded "
+                "again in 4 bits. Give QLoRATrainer a ModelLoader."
+            )
+        if self._quantized is None:
+            self._quantized = self._adjusted(found.loader).load_model()
+        return self._quantized
+
+
+def _train(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    head: TaskHead,
+    spec: AdapterSpec,
+    config: TrainConfig,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    callbacks: Sequence[Callback],
+) -> tuple[PeftModel | PreTrainedModel, TrainingResult, int]:
+    """Put the adapter on a copy that shares the base's weights, train it, and return it with what happened."""
+    config = replace(config, learning_rate=_learning_rate(config, spec, head))
+    max_length = max_input_length(base, tokenizer, config.max_length)
+    model = attach_adapter(base, head.task_type, spec, seed=config.seed)
+    result = train_model(
+        model, tokenizer, head, train, validation, config, max_length=max_length, callbacks=callbacks
+    )
+    return model, result, max_length
+
+
+def attach_adapter(base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, seed: int = 0) -> PeftModel | PreTrainedModel:
+    """Return a model with a fresh adapter; ``base`` keeps its structure, its settings and its weights.
+
+    Args:
+        base: the model with its head.
+        task_type: a ``peft.TaskType`` value.
+        spec: which adapter.
+        seed: seeds the adapter's first weights.
+
+    Raises:
+        AdapterError: the adapter would train a module other than those asked for.
+    """
+    found = provenance_of(base)
+    head = head_modules(base, found.new_parameters if found else ())
+    if spec.definition.changes_base:
+        whole = share_weights(base, copied=[name for name, _ in base.named_children()])
+        return whole.float().requires_grad_(True)
+    copy = share_weights(base, copied=head)
+    keep_head_in_float32(copy, head)
+    torch.manual_seed(seed)
+    config = spec.build(AdapterSite(copy, task_type, head))
+    if config is None:
+        raise AdapterError(f"The adapter {spec.kind!r} built no peft config but does not declare changes_base.")
+    if found is not None:
+        config.base_model_name_or_path = found.source.location
+        config.revision = found.source.revision
+    model = get_peft_model(copy, config)
+    _check_trained_modules(model, head)
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def _check_trained_modules(model: PeftModel, head: Sequence[str]) -> None:
+    """peft finds modules to train whole by the end of their names; make sure that it found the head and nothing else."""
+    from peft.utils import ModulesToSaveWrapper
+
+    wrapped = {
+        name for name, module in model.get_base_model().named_modules() if isinstance(module, ModulesToSaveWrapper)
+    }
+    if wrapped != set(head):
+        raise AdapterError(
+            f"peft would train {sorted(wrapped)} whole, but the head is {sorted(head)}. Names that end alike "
+            "cannot be told apart by peft; please report this architecture."
+        )
+
+
+def _head_for_model(model: PreTrainedModel, examples: Sequence[Example]) -> TaskHead:
+    """Return the head a model in memory has, with the labels that its config or the data name."""
+    task = _task_of_model(model)
+    if task == "causal-lm":
+        return TASKS[task]()
+    outputs = model.config.num_labels
+    found = provenance_of(model)
+    if found is not None and found.loader.labels is not None:
+        return TASKS[task](labels=tuple(found.loader.labels))
+    labels = _labels_of(examples, task)
+    named = tuple(model.config.id2label[index] for index in range(outputs))
+    if task == "text-classification" and set(labels) <= set(named):
+        return TASKS[task](labels=named)
+    needed = len(labels) if task == "text-classification" else 2 * len(labels) + 1
+    if needed != outputs:
+        raise DataError(
+            f"The data has {len(labels)} labels ({', '.join(labels)}), for which the model needs {needed} outputs; it has "
+            f"{outputs}. Load it with ModelLoader(name, task={task!r}, labels={list(labels)!r})."
+        )
+    return TASKS[task](labels=labels)
+
+
+def _task_of_model(model: PreTrainedModel) -> str:
+    found = provenance_of(model)
+    if found is not None:
+        return found.loader.task
+    name = type(model).__name__
+    for ending, task in (("ForSequenceClassification", "text-classification"), ("ForTokenClassification", "token-classification")):
+        if name.endswith(ending):
+            return task
+    if model.get_output_embeddings() is not None:
+        return "causal-lm"
+    raise InvalidSettingError(f"A {name} has no task head. Load it with ModelLoader(name, task=...).")
+
+
+def _labels_of(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+    if task == "causal-lm":
+        return ()
+    found: set[str] = set()
+    for example in examples:
+        if isinstance(example.target, str):
+            found.add(example.target)
+        else:
+            found.update(span.label for span in example.target or ())
+    return tuple(sorted(found))
+
+
+def _learning_rate(config: TrainConfig, spec: AdapterSpec, head: TaskHead) -> float:
+    if config.learning_rate is not None:
+        return config.learning_rate
+    kind = spec.definition
+    return kind.causal_learning_rate if head.task_type == "CAUSAL_LM" else kind.learning_rate
+
+
+def _describe(
+    found: Provenance | None,
+    base: PreTrainedModel,
+    head: TaskHead,
+    spec: AdapterSpec,
+    config: TrainConfig,
+    data: TaskData,
+) -> dict[str, Any]:
+    """Return what is asked for: all that makes one run the same as another."""
+    tested = "test" if data.test else "validation"
+    return {
+        "task": head.name,
+        "labels": tuple(head.labels),
+        "model": {
+            "name": found.source.name if found else base.name_or_path,
+            "revision": found.source.revision if found else None,
+            "digest": found.source.digest() if found else None,
+            "dtype": found.dtype if found else str(base.dtype).removeprefix("torch."),
+            "quantization": found.loader.quantization if found else None,
+            "seed": found.loader.seed if found else None,
+        },
+        "adapter": spec.to_json(),
+        "training": {**config.to_json(), "head": head_settings(head)},
+        "seed": config.seed,
+        "data": {
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "test_fingerprint": data.split_fingerprint(tested),
+            "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+            **{key: value for key, value in data.notes.items() if key != "rows"},
+        },
+    }
+
+
+def _manifest(
+    described: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: TaskHead, max_length: int
+) -> Manifest:
+    import hashlib
+
+    template = tokenizer.chat_template
+    return Manifest(
+        task=head.name,
+        labels=tuple(head.labels),
+        head=head_settings(head),
+        tagging_scheme="BIO" if head.task_type == "TOKEN_CLS" else None,
+        base=described["model"],
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        chat_template_digest=hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None,
+        max_length=max_length,
+        adapter=described["adapter"],
+        training=described["training"],
+        versions=_versions(),
+    )
+
+
+def _finished_run(folder: Path) -> Run | None:
+    return Run.load(folder) if (folder / "run.json").is_file() else None
+
+
+def _same(run: Run, described: dict[str, Any]) -> bool:
+    """Whether a finished run answers what is asked for now."""
+    asked = Run(name=run.name, metrics=run.metrics, **described).to_json()
+    stored = run.to_json()
+    derived = {"best_epoch", "steps"}
+    return (
+        all(asked[key] == stored[key] for key in ("task", "labels", "model", "adapter", "seed"))
+        and asked["data"]["fingerprint"] == stored["data"]["fingerprint"]
+        and asked["training"] == {name: value for name, value in stored["training"].items() if name not in derived}
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+    }

@@ -1,0 +1,128 @@
+"""LLMNERExtractor: ask a causal language model for the entities of a text, and keep only what the text really says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from lightft.errors import InvalidSettingError
+from lightft.inference import Predictor, load
+from lightft.records import Message, Span
+from lightft.tasks import CausalLM
+
+__all__ = ["Document", "LLMNERExtractor"]
+
+_TEXTS_PER_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Document:
+    """The entities of one text.
+
+    Attributes:
+        text: as it was given.
+        spans: entities that stand in the text: ``text[start:end]`` is what the model wrote.
+        ungrounded: ``(type, mention)`` pairs that the model wrote but the text does not hold, or of an unknown type.
+        outcome: ``"ok"``; ``"ungrounded"`` when some mentions were set aside; ``"unreadable"`` when the answer was no
+            dictionary.
+        answer: what the model wrote.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    ungrounded: tuple[tuple[str, str], ...]
+    outcome: str
+    answer: str
+
+
+class LLMNERExtractor:
+    """Extracts entities by asking for a dictionary from types to mentions.
+
+    Args:
+        model: an adapter folder, a causal checkpoint, or a Predictor that is already open.
+        labels: the types, or types with a description of each for the prompt.
+        max_new_tokens: of the answer.
+    """
+
+    def __init__(
+        self, model: str | Path | Predictor, labels: Mapping[str, str] | Sequence[str], *, max_new_tokens: int = 128
+    ) -> None:
+        self.predictor = model if isinstance(model, Predictor) else load(model)
+        if not isinstance(self.predictor.head, CausalLM):
+            raise InvalidSettingError(
+                f"LLMNERExtractor needs a causal language model; this one is for {self.predictor.head.name}. "
+                "Call lightft.load(path)(text) instead."
+            )
+        self.labels = dict(labels) if isinstance(labels, Mapping) else {label: "" for label in labels}
+        self.max_new_tokens = max_new_tokens
+
+    def prompt(self, text: str) -> str:
+        """Return the instruction for one text."""
+        types = "\n".join(f"- {label}: {meaning}" if meaning else f"- {label}" for label, meaning in self.labels.items())
+        return (
+            f"Find the named entities in the text. The types are:\n{types}\n"
+            "Answer with one JSON object from types to lists of mentions, copied letter by letter, and nothing else.\n\n"
+            f"Text: {text}"
+        )
+
+    def extract(self, texts: Iterable[str]) -> Iterator[Document]:
+        """Yield the entities of each text, in order; texts are read as the answers are."""
+        head = self.predictor.head
+        assert isinstance(head, CausalLM)  # noqa: S101  (established by __init__)
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, _TEXTS_PER_CHUNK)):
+            answers = head.generate(
+                self.predictor.model,
+                self.predictor.tokenizer,
+                [[Message("user", self.prompt(text))] for text in chunk],
+                max_new_tokens=self.max_new_tokens,
+            )
+            for text, answer in zip(chunk, answers, strict=True):
+                yield read_answer(text, answer, tuple(self.labels))
+
+
+def read_answer(text: str, answer: str, labels: Sequence[str]) -> Document:
+    """Turn any answer into entities: total, and never a span the text does not hold.
+
+    A mention that is written n times takes the first n places where it stands in the text.
+    """
+    mentions = _dictionary(answer)
+    if mentions is None:
+        return Document(text, (), (), "unreadable", answer)
+    spans: list[Span] = []
+    ungrounded: list[tuple[str, str]] = []
+    searched_to: dict[tuple[str, str], int] = {}
+    for label, mention in mentions:
+        start = text.find(mention, searched_to.get((label, mention), 0)) if mention and label in labels else -1
+        if start < 0:
+            ungrounded.append((label, mention))
+            continue
+        searched_to[label, mention] = start + len(mention)
+        spans.append(Span(start, start + len(mention), label, text=mention))
+    return Document(text, tuple(sorted(spans)), tuple(ungrounded), "ungrounded" if ungrounded else "ok", answer)
+
+
+def _dictionary(answer: str) -> list[tuple[str, str]] | None:
+    """Return the (type, mention) pairs of the first JSON or Python dictionary in ``answer``; None if there is none."""
+    match = re.search(r"\{[^{}]*\}", answer)
+    if match is None:
+        return None
+    try:
+        found = json.loads(match.group())
+    except json.JSONDecodeError:
+        try:
+            found = ast.literal_eval(match.group())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if not isinstance(found, dict):
+        return None
+    pairs = []
+    for label, mentions in found.items():
+        listed = mentions if isinstance(mentions, list | tuple) else [mentions]
+        pairs += [(str(label), mention) for mention in listed if isinstance(mention, str)]
+    return pairs

@@ -1,0 +1,273 @@
+"""ModelLoader: a base model and its tokenizer, from anywhere, in the precision that suits the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightft.errors import InvalidSettingError, ModelLoadError, suggest
+from lightft.models.precision import compute_device, compute_dtype
+from lightft.models.quantization import guard_cpu_kernels, quantization_config
+from lightft.models.sources import ModelSource, cache_folder, find_model
+from lightft.models.structure import head_modules, keep_head_in_float32
+from lightft.spans import bio_labels
+
+if TYPE_CHECKING:
+    from lightft.records import Example
+
+__all__ = ["ModelLoader", "Provenance", "provenance_of"]
+
+_AUTO_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "causal-lm": "AutoModelForCausalLM",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a model in memory came about: what an adapter trained on it must record.
+
+    Attributes:
+        loader: the loader that loaded it.
+        source: where the files were found.
+        dtype: of the frozen weights, e.g. ``"bfloat16"``.
+        new_parameters: parameters the checkpoint did not contain.
+    """
+
+    loader: ModelLoader
+    source: ModelSource
+    dtype: str
+    new_parameters: frozenset[str]
+
+
+_PROVENANCE: weakref.WeakKeyDictionary[nn.Module, Provenance] = weakref.WeakKeyDictionary()
+
+
+def provenance_of(model: nn.Module) -> Provenance | None:
+    """Return how ``model`` was loaded; None when no ModelLoader loaded it."""
+    return _PROVENANCE.get(model)
+
+
+@dataclass(frozen=True)
+class ModelLoader:
+    """Loads a base model with the head a task needs.
+
+    Attributes:
+        name: a Hub id, a folder, a ``.gguf`` file or ``package:NAME/path``.
+        task: ``"text-classification"``, ``"token-classification"``, ``"causal-lm"`` or a registered task.
+        labels: the classes, or the entity types (not BIO tags). None takes them from the checkpoint or the data.
+        revision: commit, tag or branch of a Hub model; resolved to a commit, which adapters record.
+        dtype: of the frozen base: ``"auto"`` (bfloat16 where the processor multiplies it natively, else float32),
+            ``"float32"``, ``"bfloat16"`` or ``"float16"``. The head is always held in float32.
+        quantization: None, ``"nf4"`` or ``"int8"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        seed: seeds the weights the checkpoint does not contain.
+    """
+
+    name: str
+    task: str = "text-classification"
+    labels: Sequence[str] | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    quantization: str | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            repeated = sorted({label for label in self.labels if list(self.labels).count(label) > 1})
+            if repeated:
+                raise InvalidSettingError(f"The labels {repeated} are given more than once. Name each label once.")
+        object.__setattr__(self, "name", str(self.name))
+
+    def replace(self, **changes: Any) -> ModelLoader:
+        """Return a loader with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def outputs(self) -> tuple[str, ...] | None:
+        """Return what the head's outputs stand for: classes, or BIO tags; None when the labels are not known."""
+        if self.labels is None or self.task == "causal-lm":
+            return None
+        return bio_labels(self.labels) if self.task == "token-classification" else tuple(self.labels)
+
+    def load_model(self, auto_class: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return the model, in eval mode on its device, and its tokenizer.
+
+        Args:
+            auto_class: name of a transformers auto class; needed only for tasks beyond the three built in.
+
+        Raises:
+            ModelLoadError: the model cannot be found or opened.
+        """
+        source = _as_checkpoint(find_model(self.name, self.revision), self.dtype)
+        tokenizer = _load_tokenizer(source)
+        device = compute_device(self.device)
+        dtype = compute_dtype(self.dtype, device)
+        loading = self._loading_arguments(source)
+        auto = getattr(transformers, auto_class or self._auto_class())
+
+        if self.quantization is not None:
+            # The head must be known before the weights are read. Loading onto the meta device reads no weights and
+            # still tells which parameters the checkpoint lacks.
+            sketch, info = _from_pretrained(auto, source, {**loading, "device_map": "meta"})
+            skip = _never_quantized(sketch, info["missing_keys"])
+            loading |= {
+                "quantization_config": quantization_config(self.quantization, compute_dtype=dtype, skip=skip),
+                "device_map": {"": device},
+            }
+        transformers.set_seed(self.seed)
+        model, info = _from_pretrained(auto, source, {**loading, "dtype": dtype})
+        if self.quantization == "nf4":
+            guard_cpu_kernels(model)
+        elif self.quantization is None:
+            model.to(device)
+        new_parameters = frozenset(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+        keep_head_in_float32(model, head_modules(model, new_parameters))
+        _ensure_padding(model, tokenizer)
+        _PROVENANCE[model] = Provenance(self, source, str(dtype).removeprefix("torch."), new_parameters)
+        return model.eval(), tokenizer
+
+    def load_sst2_dataset(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Return the training and validation sentences of SST-2 (binary sentiment, GLUE) from the Hub."""
+        from lightft.data import load_data
+
+        data = load_data("sst2")
+        return data.train, data.validation
+
+    def _auto_class(self) -> str:
+        if self.task not in _AUTO_CLASSES:
+            raise InvalidSettingError(
+                f"No built-in task named {self.task!r}. {suggest(self.task, _AUTO_CLASSES)} "
+                "A task of another package is loaded through its head."
+            )
+        return _AUTO_CLASSES[self.task]
+
+    def _loading_arguments(self, source: ModelSource) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"revision": source.revision} if source.is_hub else {}
+        outputs = self.outputs()
+        if outputs is not None:
+            arguments |= {
+                "id2label": dict(enumerate(outputs)),
+                "label2id": {label: index for index, label in enumerate(outputs)},
+                "num_labels": len(outputs),
+                # A checkpoint of another task may hold a head of another size: it is replaced, and counted as new.
+                "ignore_mismatched_sizes": True,
+            }
+        return arguments
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the screen: a new head is what was asked for."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _from_pretrained(auto: Any, source: ModelSource, arguments: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        with quiet_transformers():
+            model, info = auto.from_pretrained(source.location, output_loading_info=True, **arguments)
+    except (OSError, ValueError, KeyError) as cause:
+        raise ModelLoadError(
+            f"{source.name!r} was found but cannot be opened as {auto.__name__.removeprefix('AutoModelFor')}: {cause}"
+        ) from cause
+    return model, info
+
+
+def _never_quantized(sketch: PreTrainedModel, new_parameters: Sequence[str]) -> list[str]:
+    """Name the head, the language model's output layer and every other new module, by full path."""
+    names = list(head_modules(sketch, new_parameters))
+    output = sketch.get_output_embeddings()
+    names += [name for name, module in sketch.named_modules() if module is output and output is not None]
+    return names
+
+
+def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    revision = {"revision": source.revision} if source.is_hub else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **revision)
+    except (OSError, ValueError, KeyError, ImportError) as cause:
+        raise ModelLoadError(
+            f"The model {source.name!r} was found, but not its tokenizer: {cause}. Save one beside it with "
+            "tokenizer.save_pretrained(folder)."
+        ) from cause
+    if not tokenizer.is_fast:
+        raise ModelLoadError(
+            f"{source.name!r} has only a slow tokenizer, which cannot tell where in the text a token stands. "
+            "Convert it to a tokenizer.json first."
+        )
+    return tokenizer
+
+
+def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a decoder without a padding token one, in the tokenizer and in the config, from which a text classifier
+    finds the last token to read."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token is not None else tokenizer.eos_token
+    text_config = model.config.get_text_config()
+    if text_config.pad_token_id is None:
+        text_config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _as_checkpoint(source: ModelSource, dtype: str) -> ModelSource:
+    """Turn a GGUF file into an ordinary checkpoint, once; anything else is returned as it is.
+
+    transformers dequantises a GGUF file on every load and cannot save the result, since the model still counts as
+    quantised. Written out once as a plain checkpoint it loads in a second, can be quantised again, and can be saved.
+    """
+    if source.gguf_file is None:
+        return source
+    stored = torch.bfloat16 if compute_dtype(dtype, compute_device("auto")) is torch.bfloat16 else torch.float32
+    name = f"{Path(source.gguf_file).stem}-{source.digest()[-16:]}-{str(stored).removeprefix('torch.')}"
+    folder = cache_folder() / "gguf" / name
+    if not (folder / "config.json").is_file():
+        _convert_gguf(source, folder, stored)
+    return ModelSource(source.name, str(folder))
+
+
+def _convert_gguf(source: ModelSource, folder: Path, dtype: torch.dtype) -> None:
+    try:
+        with quiet_transformers():
+            packed = transformers.AutoModelForCausalLM.from_pretrained(
+                source.location, gguf_file=source.gguf_file, dtype=dtype
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file)
+    except (OSError, ValueError, KeyError, ImportError) as cause:
+        raise ModelLoadError(f"The GGUF file of {source.name!r} cannot be read: {cause}") from cause
+    config = packed.config
+    del config.quantization_config
+    config.dtype = dtype
+    fresh = type(packed)(config).to(dtype)
+    fresh.load_state_dict(packed.state_dict())
+    fresh.generation_config = packed.generation_config
+    if tokenizer.model_max_length > config.max_position_embeddings:
+        tokenizer.model_max_length = config.max_position_embeddings
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    with quiet_transformers():
+        fresh.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(folder)

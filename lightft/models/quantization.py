@@ -1,0 +1,57 @@
+"""Load a base model in 4 or 8 bits through bitsandbytes, on CPU as on GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightft.errors import InvalidSettingError, suggest
+
+__all__ = ["QUANTIZATIONS", "guard_cpu_kernels", "quantization_config"]
+
+QUANTIZATIONS = ("nf4", "int8")
+
+
+def quantization_config(kind: str, *, compute_dtype: torch.dtype, skip: Sequence[str]) -> Any:
+    """Return the ``BitsAndBytesConfig`` of ``"nf4"`` (double quantisation, Dettmers et al. 2023, arXiv:2305.14314) or
+    ``"int8"`` (Dettmers et al. 2022, arXiv:2208.07339).
+
+    Args:
+        kind: one of QUANTIZATIONS.
+        compute_dtype: what 4-bit weights are dequantised to for each product.
+        skip: modules that stay as they are: the head is never quantised.
+
+    Raises:
+        InvalidSettingError: ``kind`` is neither.
+    """
+    if kind not in QUANTIZATIONS:
+        raise InvalidSettingError(f"No quantization named {kind!r}. {suggest(kind, QUANTIZATIONS)}")
+    from transformers import BitsAndBytesConfig
+
+    # A name that nothing ends with keeps the library from adding its own guess of what the head is.
+    skipped = list(skip) or ["lightft-skips-nothing"]
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def guard_cpu_kernels(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for its inference-only CPU kernel.
+
+    On processors with AVX512-BF16 the first forward in eval mode repacks each weight; gradients taken afterwards are
+    wrong and merging yields garbage. The flag is set in ``__init__``, so it must be cleared on every instance.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False

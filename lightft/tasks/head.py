@@ -1,0 +1,197 @@
+"""The contract of a task head, and the forward pass all heads share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightft.batching import inference_batches
+from lightft.errors import InvalidPluginError, ModelLoadError
+from lightft.models import ModelLoader
+from lightft.records import Example, Prediction
+from lightft.registry import Registry
+
+__all__ = [
+    "IGNORED",
+    "TASKS",
+    "Encoding",
+    "TaskHead",
+    "forward_in_batches",
+    "max_input_length",
+    "pad_batch",
+    "pad_labels",
+    "special_tokens_around",
+    "summed_cross_entropy",
+]
+
+IGNORED = -100
+"""The label of a position that carries no loss."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One row for the model: an example, or one window of a long one.
+
+    Attributes:
+        example: position of the example in the sequence that was encoded.
+        input_ids: token ids, special tokens included.
+        labels: one per token (IGNORED where there is no loss), or a single class for the whole text.
+        words: ``(word, token)`` pairs that this row answers, by number (token classification).
+    """
+
+    example: int
+    input_ids: list[int]
+    labels: list[int]
+    words: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def label_count(self) -> int:
+        """How many positions carry loss: what the summed loss of a step is divided by."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+class TaskHead(Protocol):
+    """What a task must answer so that any adapter on any base model can learn it."""
+
+    name: ClassVar[str]
+    task_type: ClassVar[str]
+    """A ``peft.TaskType`` value."""
+    metrics: tuple[str, ...]
+    """Registered metric names; the first is the headline, by which the best epoch is chosen."""
+    labels: tuple[str, ...]
+    """Classes or entity types; empty for language modelling."""
+
+    def load_model(self, loader: ModelLoader) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the base model with this head."""
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> tuple[list[Encoding], Mapping[str, int]]:
+        """Return the rows of ``examples`` in order, at least one each, and counts of what did not fit."""
+
+    def collate(self, encodings: Sequence[Encoding], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask`` of shape (rows, longest), and ``labels``."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss summed, not averaged, over the labelled positions: a scalar."""
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        *,
+        max_length: int,
+        validating: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Prediction]:
+        """Return one prediction per example, in order; ``validating`` leaves out what only a final test needs."""
+
+
+def _validate(name: str, head: Any) -> Any:
+    missing = [part for part in ("task_type", "load_model", "encode", "collate", "loss", "predict") if not hasattr(head, part)]
+    if missing:
+        raise InvalidPluginError(f"The task {name!r} lacks {', '.join(missing)}. A task head has all parts of TaskHead.")
+    return head
+
+
+TASKS: Registry[Callable[..., TaskHead]] = Registry("tasks", "task", _validate)
+
+
+def max_input_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: int | None = None) -> int:
+    """Return how many tokens the model reads at once: the smallest of what its tokenizer, its positions and the user say."""
+    limits = [tokenizer.model_max_length]
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions > 0:
+        # RoBERTa counts positions from padding_idx + 1, so the last of them cannot be used.
+        padding = _position_padding(model)
+        limits.append(positions - (padding + 1 if padding is not None else 0))
+    if asked is not None:
+        limits.append(asked)
+    shortest = min(limits)
+    return shortest if shortest < 10**9 else 512
+
+
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids a tokenizer puts before and after a text, such as ``[CLS]`` and ``[SEP]``."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for before in range(len(whole) - len(bare) + 1):
+        if whole[before : before + len(bare)] == bare:
+            return whole[:before], whole[before + len(bare) :]
+    raise ModelLoadError(
+        f"The tokenizer {tokenizer.name_or_path!r} changes the tokens of a text when it adds its special tokens, so a long "
+        "text cannot be cut into windows. Use its model for text classification only."
+    )
+
+
+def pad_batch(
+    encodings: Sequence[Encoding], tokenizer: PreTrainedTokenizerBase, *, left: bool = False
+) -> dict[str, Tensor]:
+    """Return ``input_ids`` and ``attention_mask``, each (rows, longest), padded on the right unless ``left``."""
+    longest = max(len(encoding.input_ids) for encoding in encodings)
+    input_ids = torch.full((len(encodings), longest), tokenizer.pad_token_id or 0, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, encoding in enumerate(encodings):
+        length = len(encoding.input_ids)
+        place = slice(longest - length, longest) if left else slice(0, length)
+        input_ids[row, place] = torch.tensor(encoding.input_ids, dtype=torch.long)
+        attention_mask[row, place] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def pad_labels(encodings: Sequence[Encoding], longest: int) -> Tensor:
+    """Return labels of shape (rows, longest), IGNORED on the padding."""
+    return torch.tensor(
+        [encoding.labels + [IGNORED] * (longest - len(encoding.labels)) for encoding in encodings], dtype=torch.long
+    )
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return cross-entropy in nats, summed over the positions that are not IGNORED, in float32."""
+    classes = logits.shape[-1]
+    return functional.cross_entropy(
+        logits.reshape(-1, classes).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def forward_in_batches(
+    model: PreTrainedModel,
+    encodings: Sequence[Encoding],
+    collate: Callable[[Sequence[Encoding]], dict[str, Tensor]],
+    *,
+    max_tokens: int = 8192,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor]]:
+    """Yield ``(rows, batch, logits)`` without gradients, batch by batch, longest rows first.
+
+    ``rows`` are positions in ``encodings``; logits are float32 on the CPU. The model is put in eval mode and left in
+    the mode it was in.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            for rows in inference_batches([len(encoding.input_ids) for encoding in encodings], max_tokens=max_tokens):
+                batch = collate([encodings[row] for row in rows])
+                inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+                yield rows, batch, model(**inputs).logits.float().cpu()
+                if progress is not None:
+                    progress(len(rows))
+    finally:
+        model.train(was_training)
+
+
+def _position_padding(model: PreTrainedModel) -> int | None:
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module.padding_idx
+    return None

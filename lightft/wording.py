@@ -1,0 +1,102 @@
+"""Numbers as people read them: ``9 min 12 s``, ``0.31 M``, ``p < 0.001``, and ``–`` for what is missing."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = [
+    "MISSING",
+    "count_words",
+    "duration_words",
+    "p_value_words",
+    "percent_words",
+    "printable",
+    "score_words",
+    "signed_words",
+    "size_words",
+]
+
+MISSING = "–"
+"""Stands where there is no value."""
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+def score_words(value: float | None, unit: str = "fraction") -> str:
+    """Return a score: three decimals for a fraction, four significant digits for anything else."""
+    if value is None or math.isnan(value):
+        return MISSING
+    text = f"{value:.3f}" if unit == "fraction" or 0.1 <= abs(value) < 10 else f"{value:,.4g}"
+    return text.replace("-", _MINUS) if float(text.replace(",", "")) else text.removeprefix("-")
+
+
+def signed_words(value: float | None, unit: str = "fraction") -> str:
+    """Return a difference, always with its sign: ``+0.013``, ``−0.002``."""
+    text = score_words(value, unit)
+    return text if text == MISSING or text.startswith(_MINUS) else f"+{text}"
+
+
+def p_value_words(p: float | None) -> str:
+    """Return ``p = 0.031`` or ``p < 0.001``."""
+    if p is None or math.isnan(p):
+        return MISSING
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def percent_words(share: float) -> str:
+    """Return a share of one as a percentage with as many digits as tell something: ``1.4 %``, ``95 %``."""
+    return f"{100 * share:.3g} %"
+
+
+def count_words(count: float | None) -> str:
+    """Return a count: ``872``, ``3,453``, ``0.31 M``, ``22.7 M``, ``6.74 B``."""
+    if count is None or math.isnan(count):
+        return MISSING
+    if count < 100_000:
+        return f"{count:,.0f}"
+    scale, letter = (1e9, "B") if count >= 999.5e6 else (1e6, "M")
+    scaled = count / scale
+    return (
+        f"{scaled:.2f} {letter}"
+        if scaled < 10
+        else f"{scaled:.1f} {letter}"
+        if scaled < 100
+        else f"{scaled:.0f} {letter}"
+    )
+
+
+def duration_words(seconds: float | None) -> str:
+    """Return a duration: ``0.4 s``, ``38 s``, ``9 min 12 s``, ``2 h 5 min``."""
+    if seconds is None or math.isnan(seconds):
+        return MISSING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size_words(size: float | None) -> str:
+    """Return a number of bytes in decimal units: ``920 B``, ``1.3 MB``, ``1.2 GB``."""
+    if size is None or math.isnan(size):
+        return MISSING
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= 0.9995 * scale:
+            scaled = size / scale
+            return f"{scaled:.1f} {unit}" if scaled < 99.95 else f"{scaled:,.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with U+FFFD for what no page can show (control characters, lone surrogates)."""
+    one_line = " ".join(text.split())
+    return "".join(letter if letter == " " or _is_shown(letter) else "\N{REPLACEMENT CHARACTER}" for letter in one_line)
+
+
+def _is_shown(letter: str) -> bool:
+    code = ord(letter)
+    return not (code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code & 0xFFFE == 0xFFFE)
