@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["inference_batches", "training_steps"]
 
@@ -13,33 +15,45 @@ _BATCHES_PER_POOL = 50
 
 
 def training_steps(
-    lengths: Sequence[int], *, batch_size: int, max_tokens: int, seed: int, epoch: int, by_length: bool = True
+    lengths: Sequence[int],
+    label_counts: Sequence[int],
+    *,
+    batch_size: int,
+    max_tokens: int,
+    seed: int,
+    epoch: int,
+    by_length: bool = True,
 ) -> list[list[list[int]]]:
     """Return one epoch as optimiser steps, each a list of micro-batches of row numbers.
 
-    Rows are shuffled, sorted by length within pools, cut into steps of ``batch_size`` rows, and the steps are shuffled.
-    A step whose padded size exceeds ``max_tokens`` is split into micro-batches; since the loss is averaged over the whole
-    step, the split changes memory and nothing else.
+    Rows are shuffled, sorted by length within pools and cut into steps, and the steps are shuffled. Every step holds
+    about as many labels as ``batch_size`` average rows: with texts of like length in a step, a fixed number of rows
+    would let each word of a short text weigh many times more than one of a long text, since the loss is a mean over the
+    step's labels. A step whose padded size exceeds ``max_tokens`` is split into micro-batches, which changes memory and
+    nothing else.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of one optimiser step; the last step may have fewer.
+        label_counts: labels of each row, 1 or more; all 1 gives steps of exactly ``batch_size`` rows.
+        batch_size: rows of one optimiser step, on average; the last step of a pool may have fewer.
         max_tokens: rows × longest row of one micro-batch at most (a single longer row still goes through).
         seed: with ``epoch``, decides the order.
         epoch: counted from 0.
-        by_length: False keeps the shuffled order, as a plain loader would.
+        by_length: False keeps the shuffled order and cuts it into ``batch_size`` rows, as a plain loader would.
     """
     rng = np.random.default_rng([seed, epoch])
-    length_of = np.asarray(lengths)
+    length_of, labels_of = np.asarray(lengths), np.asarray(label_counts)
     order = rng.permutation(len(length_of))
-    steps: list[np.ndarray] = []
+    if not by_length:
+        steps = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+        return [_split(step.tolist(), lengths, max_tokens) for step in steps]
     pool_size = batch_size * _BATCHES_PER_POOL
+    steps = []
     for start in range(0, len(order), pool_size):
         pool = order[start : start + pool_size]
-        if by_length:
-            pool = pool[np.argsort(length_of[pool], kind="stable")]
-        steps.extend(pool[first : first + batch_size] for first in range(0, len(pool), batch_size))
-    rng.shuffle(steps)  # type: ignore[arg-type]
+        pool = pool[np.argsort(length_of[pool], kind="stable")]
+        steps.extend(_cut_evenly(pool, labels_of[pool], math.ceil(len(pool) / batch_size)))
+    rng.shuffle(steps)
     return [_split(step.tolist(), lengths, max_tokens) for step in steps]
 
 
@@ -47,6 +61,15 @@ def inference_batches(lengths: Sequence[int], *, max_tokens: int, max_rows: int 
     """Return batches of row numbers, longest rows first, each of at most ``max_tokens`` padded tokens."""
     longest_first = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return _split(longest_first, lengths, max_tokens, max_rows)
+
+
+def _cut_evenly(rows: NDArray[np.int64], labels: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+    """Cut ``rows`` into at most ``parts`` stretches of about equally many labels, none of them empty."""
+    reached = np.cumsum(labels)
+    # A row belongs to the part in which its middle label falls.
+    part_of = ((reached - labels / 2) * parts / reached[-1]).astype(np.int64)
+    cuts = np.flatnonzero(np.diff(part_of)) + 1
+    return list(np.split(rows, cuts))
 
 
 def _split(rows: list[int], lengths: Sequence[int], max_tokens: int, max_rows: int | None = None) -> list[list[int]]:

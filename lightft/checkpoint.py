@@ -152,7 +152,7 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     if not weights.is_file():
         raise AdapterError(f"{folder} has no {SAFETENSORS_WEIGHTS_NAME}: the adapter's weights are missing.")
     with safe_open(weights, "pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
 
 
 def _first(names: list[str]) -> str:

@@ -654,7 +654,7 @@ def _seed_groups(runs: Sequence[Run], rows: Sequence[ComparisonRow], headline: s
     return tuple(_seed_group([rows[place] for place in places], headline) for places in several)
 
 
-_PER_RUN_SETTINGS = frozenset({"training.seed", "training.output_dir", "training.resume", "training.name"})
+_PER_RUN_SETTINGS = frozenset({"model.seed", "training.seed", "training.output_dir"})
 
 
 def _seed_group(rows: Sequence[ComparisonRow], headline: str) -> SeedGroup:
@@ -686,30 +686,32 @@ def _test_set(runs: Sequence[Run], names: Sequence[str], examples: int) -> TestS
 def _warnings(runs: Sequence[Run], names: Sequence[str]) -> tuple[str, ...]:
     by_message: dict[str, list[str]] = {}
     for run, name in zip(runs, names, strict=True):
-        for message in _leaks(run.data.get("duplicates"), len(run.predictions)):
-            by_message.setdefault(message, []).append(name)
+        split = run.data.get("tested_on", "test")
+        if split == "validation":
+            by_message.setdefault(_SCORED_ON_VALIDATION, []).append(name)
+        found = (run.data.get("duplicates") or {}).get(split) or {}
+        if max(found.get("exact", 0), found.get("normalised", 0)):
+            by_message.setdefault(_leak(found, len(run.predictions)), []).append(name)
     return tuple(
         message if len(touched) == len(names) else f"{', '.join(touched)}: {message}"
         for message, touched in by_message.items()
     )
 
 
-def _leaks(duplicates: Mapping[str, Any] | None, examples: int) -> list[str]:
-    """Return a warning where test examples also occur in the training data.
+_SCORED_ON_VALIDATION = (
+    "Scored on the validation split, for want of a test split. Where the best epoch was chosen by it, every score may "
+    "be too high."
+)
 
-    Args:
-        duplicates: by split what ``lightft.data.count_duplicates`` found: ``exact``, ``normalised``.
-        examples: size of the test set.
-    """
-    found = (duplicates or {}).get("test") or {}
+
+def _leak(found: Mapping[str, int], examples: int) -> str:
+    """Say how many examples also stand in the training data, as ``lightft.data.count_duplicates`` found."""
     exact, normalised = found.get("exact", 0), found.get("normalised", 0)
-    if not max(exact, normalised):
-        return []
     apart = f" ({normalised:,} apart from case, spaces and punctuation)" if normalised > exact else ""
-    return [
+    return (
         f"{exact:,} of {examples:,} test examples also stand in the training data{apart}. They can be answered from "
         "memory, so that every score may be too high."
-    ]
+    )
 
 
 def _notes(

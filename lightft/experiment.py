@@ -23,7 +23,7 @@ from lightft.data import TaskData
 from lightft.errors import AdapterError, DataError, InvalidSettingError
 from lightft.inference import Predictor, head_settings
 from lightft.metrics import score_predictions
-from lightft.models import ModelLoader, Provenance, count_parameters, head_modules, provenance_of, share_weights
+from lightft.models import ModelLoader, count_parameters, head_modules, provenance_of, share_weights
 from lightft.models.structure import keep_head_in_float32
 from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
@@ -81,6 +81,7 @@ class LoRATrainer:
         self.config = TrainConfig.from_settings(settings)
         self.result: TrainingResult | None = None
         """What happened in the last training."""
+        self._described: dict[str, Any] | None = None
 
     def train(
         self,
@@ -111,8 +112,10 @@ class LoRATrainer:
         spec = AdapterSpec(self.adapter.kind, {**self.adapter.params, **changed}) if changed else self.adapter
         config = TrainConfig.from_settings({**self.config.to_json(), **settings})
         base, tokenizer, head = self._base_model(train_dataset)
+        config = replace(config, learning_rate=_learning_rate(config, spec, head))
         model, self.result, _ = _train(base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks)
         self.tokenizer, self.head = tokenizer, head
+        self._described = _describe_model(base, head, spec, config)
         return model
 
     def evaluate(self, model: nn.Module, dataset: Sequence[Example]) -> dict[str, float]:
@@ -146,8 +149,7 @@ class LoRATrainer:
         started = time.perf_counter()
         base, tokenizer, head = self._base_model(data.train, data)
         config = replace(self.config, learning_rate=_learning_rate(self.config, self.adapter, head))
-        found = provenance_of(base)
-        described = _describe(found, base, head, self.adapter, config, data)
+        described = {**_describe_model(base, head, self.adapter, config), "data": _describe_data(data)}
         if finished is not None:
             if resume and _same(finished, described):
                 return finished
@@ -168,7 +170,7 @@ class LoRATrainer:
         )
         tested = data.test or data.validation
         with Stopwatch(device) as predicting:
-            predictions = head.predict(model, tokenizer, tested, max_length=max_length)  # type: ignore[arg-type]
+            predictions = head.predict(model, tokenizer, tested, max_length=max_length)
         run = Run(
             name=self.name or self.output_dir.name,
             metrics=head.metrics,
@@ -194,12 +196,19 @@ class LoRATrainer:
             **{
                 **described,
                 "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
-                "data": {**described["data"], "encoding": result.counts, "tested_on": "test" if data.test else "validation"},
+                "data": {**described["data"], "encoding": result.counts},
             },
         )
         run.save(self.output_dir)
-        self.result, self.tokenizer, self.head = result, tokenizer, head
+        self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
         return run
+
+    def save(self, model: Any, folder: str | Path) -> Path:
+        """Write a model that ``train`` returned as an adapter folder, for ``lightft.load``, and return the folder."""
+        if self.tokenizer is None or self.head is None or self._described is None:
+            raise InvalidSettingError("There is nothing to save yet: call train() first.")
+        length = max_input_length(model, self.tokenizer, self.config.max_length)
+        return save_adapter(model, self.tokenizer, _manifest(self._described, self.tokenizer, self.head, length), folder)
 
     def predictor(self, model: Any) -> Predictor:
         """Return a trained model as something to call with texts."""
@@ -303,7 +312,6 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> tuple[PeftModel | PreTrainedModel, TrainingResult, int]:
     """Put the adapter on a copy that shares the base's weights, train it, and return it with what happened."""
-    config = replace(config, learning_rate=_learning_rate(config, spec, head))
     max_length = max_input_length(base, tokenizer, config.max_length)
     model = attach_adapter(base, head.task_type, spec, seed=config.seed)
     result = train_model(
@@ -414,16 +422,9 @@ def _learning_rate(config: TrainConfig, spec: AdapterSpec, head: TaskHead) -> fl
     return kind.causal_learning_rate if head.task_type == "CAUSAL_LM" else kind.learning_rate
 
 
-def _describe(
-    found: Provenance | None,
-    base: PreTrainedModel,
-    head: TaskHead,
-    spec: AdapterSpec,
-    config: TrainConfig,
-    data: TaskData,
-) -> dict[str, Any]:
-    """Return what is asked for: all that makes one run the same as another."""
-    tested = "test" if data.test else "validation"
+def _describe_model(base: PreTrainedModel, head: TaskHead, spec: AdapterSpec, config: TrainConfig) -> dict[str, Any]:
+    """Return what is trained on what and how: with the data, all that makes one run the same as another."""
+    found = provenance_of(base)
     return {
         "task": head.name,
         "labels": tuple(head.labels),
@@ -433,18 +434,23 @@ def _describe(
             "digest": found.source.digest() if found else None,
             "dtype": found.dtype if found else str(base.dtype).removeprefix("torch."),
             "quantization": found.loader.quantization if found else None,
-            "seed": found.loader.seed if found else None,
+            "seed": found.loader.seed if found else 0,
         },
         "adapter": spec.to_json(),
         "training": {**config.to_json(), "head": head_settings(head)},
         "seed": config.seed,
-        "data": {
-            "source": data.source,
-            "fingerprint": data.fingerprint,
-            "test_fingerprint": data.split_fingerprint(tested),
-            "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
-            **{key: value for key, value in data.notes.items() if key != "rows"},
-        },
+    }
+
+
+def _describe_data(data: TaskData) -> dict[str, Any]:
+    tested = "test" if data.test else "validation"
+    return {
+        "source": data.source,
+        "fingerprint": data.fingerprint,
+        "test_fingerprint": data.split_fingerprint(tested),
+        "tested_on": tested,
+        "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        **{key: value for key, value in data.notes.items() if key != "rows"},
     }
 
 

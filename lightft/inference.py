@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from peft import PeftConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,14 +60,13 @@ class Predictor:
     head: TaskHead
     max_length: int
 
-    @overload
-    def __call__(self, texts: str) -> Answer: ...
-    @overload
-    def __call__(self, texts: Sequence[str]) -> list[Answer]: ...
-    @overload
-    def __call__(self, texts: Iterable[str]) -> Iterator[Answer]: ...
-    def __call__(self, texts: str | Iterable[str]) -> Answer | list[Answer] | Iterator[Answer]:
-        """Answer one text, a list of texts, or a stream of any length, which is read as the answers are."""
+    def __call__(self, texts: str | Iterable[str]) -> Any:
+        """Answer one text, a list of texts, or a stream of any length, which is read as the answers are.
+
+        Returns:
+            One answer for a string, a list for a list, an iterator for any other iterable. An answer is a list of Span
+            (token classification), a Classified (text classification) or a string (causal LM).
+        """
         if isinstance(texts, str):
             return self._answer([texts])[0]
         return self._answer(texts) if isinstance(texts, Sequence) else self._stream(texts)
@@ -150,7 +149,7 @@ def _open_described(folder: Path, base: str | None, device: str) -> Predictor:
     if is_adapter:
         _refuse_other_base(model, manifest, folder)
         _refuse_other_tokenizer(tokenizer, manifest, folder)
-        model = load_adapter(model, folder)  # type: ignore[assignment]
+        model = load_adapter(model, folder)
     return Predictor(model.eval(), tokenizer, head, manifest.max_length)
 
 

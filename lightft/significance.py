@@ -279,16 +279,16 @@ def _resampled_totals(counts: Array, resamples: int, rng: np.random.Generator) -
     rows the places are drawn instead, which gives the same distribution.
     """
     n = len(counts)
-    distinct, kind, multiplicity = _distinct_rows(counts)
-    all_differ = len(distinct) == n
+    distinct, multiplicity = _distinct_rows(counts)
+    # Which distinct row stands at which place: in sorted order, so that the order of the examples makes no difference.
+    kinds = np.repeat(np.arange(len(distinct)), multiplicity)
     for size in _chunk_sizes(resamples, max(len(distinct), counts.shape[1])):
         if len(distinct) * _CATEGORY_COST < n:
             times_drawn = rng.multinomial(n, multiplicity / n, size=size)
         else:
-            drawn = (rng.integers(0, n, size=n) for _ in range(size))
-            # Where all differ, it is all the same which number stands for which row.
-            drawn_kinds = drawn if all_differ else (kind[places] for places in drawn)
-            times_drawn = np.array([np.bincount(kinds, minlength=len(distinct)) for kinds in drawn_kinds])
+            places = (rng.integers(0, n, size=n) for _ in range(size))
+            drawn_kinds = places if len(distinct) == n else (kinds[drawn] for drawn in places)
+            times_drawn = np.array([np.bincount(drawn, minlength=len(distinct)) for drawn in drawn_kinds])
         yield times_drawn.astype(np.float64) @ distinct
 
 
@@ -298,7 +298,7 @@ def _swapped_sums(change: Array, trials: int, rng: np.random.Generator) -> Itera
     if not len(changing):
         yield np.zeros((trials, change.shape[1]))
         return
-    distinct, _, multiplicity = _distinct_rows(changing)
+    distinct, multiplicity = _distinct_rows(changing)
     if len(distinct) * _CATEGORY_COST < len(changing):
         for size in _chunk_sizes(trials, max(len(distinct), change.shape[1])):
             yield rng.binomial(multiplicity, 0.5, size=(size, len(distinct))) @ distinct
@@ -308,10 +308,10 @@ def _swapped_sums(change: Array, trials: int, rng: np.random.Generator) -> Itera
         yield np.unpackbits(coins, axis=1, count=len(changing)).astype(np.float64) @ changing
 
 
-def _distinct_rows(counts: Array) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct rows, which of them each row is, and how many rows each of them is."""
-    distinct, kind, multiplicity = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
-    return distinct, kind.ravel(), multiplicity
+def _distinct_rows(counts: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return the distinct rows, sorted, and how often each occurs."""
+    distinct, multiplicity = np.unique(counts, axis=0, return_counts=True)
+    return distinct, multiplicity
 
 
 def _chunk_sizes(total: int, cells_each: int) -> Iterator[int]:

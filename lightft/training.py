@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from packaging.version import Version
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lightft.batching import training_steps
 from lightft.dropout import use_fast_dropout
@@ -56,7 +58,8 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training split.
         learning_rate: the peak; None takes the adapter kind's default.
-        batch_size: rows per optimiser step and accumulation step.
+        batch_size: rows per optimiser step and accumulation step; of rows with many labels (words, tokens) the
+            average number, so that every step learns from about as many labels.
         accumulation: an optimiser step covers ``batch_size × accumulation`` rows. The loss is the mean over all their
             labels, however they are split.
         max_tokens: padded tokens of one forward pass at most; less needs less memory and changes nothing else.
@@ -193,8 +196,18 @@ def train_model(
     if device.type == "cpu":
         use_fast_dropout(model)
     lengths = [len(encoding.input_ids) for encoding in learnable]
+    label_counts = [encoding.label_count for encoding in learnable]
     rows_per_step = config.batch_size * config.accumulation
-    total_steps = math.ceil(len(learnable) / rows_per_step) * config.epochs
+    plan = partial(
+        training_steps,
+        lengths,
+        label_counts,
+        batch_size=rows_per_step,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+        by_length=config.by_length,
+    )
+    total_steps = sum(len(plan(epoch=epoch)) for epoch in range(config.epochs))
     optimizer = torch.optim.AdamW(
         _decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=device.type in ("cpu", "cuda")
     )
@@ -207,15 +220,9 @@ def train_model(
         with _checkpointed(model, config.gradient_checkpointing), _progress_bar(config, len(learnable)) as bar:
             for epoch in range(config.epochs):
                 model.train()
-                steps = training_steps(
-                    lengths,
-                    batch_size=rows_per_step,
-                    max_tokens=config.max_tokens,
-                    seed=config.seed,
-                    epoch=epoch,
-                    by_length=config.by_length,
-                )
+                steps = plan(epoch=epoch)
                 running = _RunningLoss()
+                stop = False
                 for number, micro_batches in enumerate(steps):
                     step = [[learnable[row] for row in rows] for rows in micro_batches]
                     loss, norm = _optimiser_step(step, wrapped, head, tokenizer, accelerator, optimizer, config)
@@ -233,8 +240,8 @@ def train_model(
                             "learning_rate": schedule.get_last_lr()[0],
                             "gradient_norm": norm,
                         }
-                        _record(result, row, callbacks)
-                stop = _validate_epoch(result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks)
+                        stop |= _record(result, row, callbacks)
+                stop |= _validate_epoch(result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks)
                 if stop:
                     break
         keeper.restore(model)
@@ -450,13 +457,16 @@ def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[assignment]
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    # transformers 5.23 calls it activation checkpointing and will forget the old name.
+    kind = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
     # The reentrant kind gives no gradients to adapters above frozen embeddings.
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    settings = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
+    getattr(base, f"{kind}_checkpointing_enable")(**settings)
     try:
         yield
     finally:
-        base.gradient_checkpointing_disable()
+        getattr(base, f"{kind}_checkpointing_disable")()
 
 
 @contextmanager

@@ -87,17 +87,15 @@ def rows_wanted(validation: float, available: int) -> int:
     Raises:
         InvalidSettingError: a fraction outside [0, 1), or as many rows as there are or more.
     """
-    if isinstance(validation, float):
-        if not 0 <= validation < 1:
+    if isinstance(validation, int):
+        if not 0 <= validation < max(available, 1):
             raise InvalidSettingError(
-                f"validation={validation}: a fraction lies in [0, 1), a number of rows is an int."
+                f"validation={validation}: that many rows cannot be set aside of {available}. Give fewer, or a fraction."
             )
-        return math.floor(validation * available + 0.5)
-    if not 0 <= validation < max(available, 1):
-        raise InvalidSettingError(
-            f"validation={validation}: that many rows cannot be set aside of {available}. Give fewer, or a fraction."
-        )
-    return validation
+        return validation
+    if not 0 <= validation < 1:
+        raise InvalidSettingError(f"validation={validation}: a fraction lies in [0, 1), a number of rows is an int.")
+    return math.floor(validation * available + 0.5)
 
 
 def cut(examples: Sequence[Example], wanted: int, seed: int) -> tuple[list[Example], list[Example]]:

@@ -73,7 +73,7 @@ class LLMNERExtractor:
     def extract(self, texts: Iterable[str]) -> Iterator[Document]:
         """Yield the entities of each text, in order; texts are read as the answers are."""
         head = self.predictor.head
-        assert isinstance(head, CausalLM)  # noqa: S101  (established by __init__)
+        assert isinstance(head, CausalLM)
         remaining = iter(texts)
         while chunk := list(islice(remaining, _TEXTS_PER_CHUNK)):
             answers = head.generate(

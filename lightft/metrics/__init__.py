@@ -13,7 +13,7 @@ from lightft.metrics import (
     span_f1,
     token_accuracy,
 )
-from lightft.metrics.metric import METRICS, Metric, RankMetric
+from lightft.metrics.metric import METRICS, Metric, RankMetric, register
 from lightft.metrics.scoring import build_metric, score_predictions
 from lightft.metrics.tables import ConfusionMatrix, LabelScore, confusion_matrix, labels_of, per_label_table, roc_curve
 
@@ -33,6 +33,7 @@ __all__ = [
     "labels_of",
     "likelihood",
     "per_label_table",
+    "register",
     "roc_auc",
     "roc_curve",
     "score_predictions",

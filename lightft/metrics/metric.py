@@ -25,6 +25,8 @@ __all__ = [
     "divide",
     "gold_and_predicted_spans",
     "gold_and_predicted_text",
+    "make_metric",
+    "register",
 ]
 
 Array = NDArray[np.float64]
@@ -124,6 +126,9 @@ def _validated(name: str, factory: MetricFactory) -> MetricFactory:
 
 METRICS: Registry[MetricFactory] = Registry("metrics", "metric", _validated)
 """Every metric by name. ``build_metric(name, labels)`` makes one."""
+
+register = METRICS.register
+"""Decorator that registers a metric: ``@lightft.metrics.register("brier")`` above its class."""
 
 
 def make_metric(factory: MetricFactory, labels: Sequence[str]) -> Metric | RankMetric:

@@ -134,6 +134,7 @@ class ModelLoader:
             guard_cpu_kernels(model)
         elif self.quantization is None:
             model.to(device)
+        _hold_base_in(model, dtype)
         new_parameters = frozenset(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
         keep_head_in_float32(model, head_modules(model, new_parameters))
         _ensure_padding(model, tokenizer)
@@ -193,6 +194,17 @@ def _from_pretrained(auto: Any, source: ModelSource, arguments: dict[str, Any]) 
             f"{source.name!r} was found but cannot be opened as {auto.__name__.removeprefix('AutoModelFor')}: {cause}"
         ) from cause
     return model, info
+
+
+def _hold_base_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast the parameters that transformers left in float32 though their model does not ask for it.
+
+    DeBERTa creates its query and value biases in float32, whatever the rest is loaded in, and then cannot multiply.
+    """
+    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float32 and kept.isdisjoint(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _never_quantized(sketch: PreTrainedModel, new_parameters: Sequence[str]) -> list[str]:

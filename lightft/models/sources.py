@@ -8,11 +8,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import errors as hub_errors
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HTTPError,  # of whichever HTTP client this version of huggingface_hub uses
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -26,6 +26,8 @@ __all__ = ["ModelSource", "cache_folder", "find_model"]
 PACKAGE_PREFIX = "package:"
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 1 << 16
+# The base of what the Hub's HTTP client raises, whichever client this version of huggingface_hub uses.
+_NETWORK_ERROR: type[Exception] = vars(hub_errors)["HTTPError"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _hub_source(name: str, revision: str | None) -> ModelSource:
         raise ModelLoadError(f"{name!r} is neither an existing path nor a Hub id of the form owner/name.") from cause
     # A file that is absent from the Hub and one that cannot be asked for are told apart by this order:
     # LocalEntryNotFoundError is an EntryNotFoundError too.
-    except (LocalEntryNotFoundError, HTTPError, OSError) as cause:
+    except (LocalEntryNotFoundError, _NETWORK_ERROR, OSError) as cause:
         raise ModelLoadError(
             f"The Hub cannot be reached and {asked} is not in the local cache. Connect once to download it, or give a "
             "local folder, a .gguf file, or 'package:NAME/path'."

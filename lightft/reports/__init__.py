@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from lightft.reports import csv_table, figures, html_page, markdown
-from lightft.reports.report import REPORTS, Report
+from lightft.reports.report import REPORTS, Report, register
 
-__all__ = ["REPORTS", "Report", "csv_table", "figures", "html_page", "markdown"]
+__all__ = ["REPORTS", "Report", "csv_table", "figures", "html_page", "markdown", "register"]

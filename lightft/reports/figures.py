@@ -109,6 +109,8 @@ def _score_panels(comparison: Comparison) -> Figure:
 
 def _dots_and_whiskers(axes: Axes, comparison: Comparison, rows: Sequence[ComparisonRow], metric: MetricInfo) -> None:
     styles = _styles(comparison)
+    values = [row.scores[metric.name].value for row in _defined(rows, metric)]
+    best = (max if metric.higher_is_better else min)(values, default=math.nan)
     for place, row in enumerate(rows):
         score, height = row.scores[metric.name], len(rows) - place
         style = styles[row.name]
@@ -123,7 +125,7 @@ def _dots_and_whiskers(axes: Axes, comparison: Comparison, rows: Sequence[Compar
             (1.01, height),
             xycoords=axes.get_yaxis_transform(),
             va="center",
-            fontweight="bold" if place == 0 else "normal",
+            fontweight="bold" if score.value == best else "normal",
         )
     axes.set_yticks(range(len(rows), 0, -1), [_short(row.name) for row in rows])
     axes.set_ylim(0.4, len(rows) + 0.6)
@@ -621,7 +623,7 @@ _LINK_NAME = "{http://www.w3.org/1999/xlink}href"
 def _cleaned(svg: str, identity: str, description: str) -> str:
     """Return matplotlib's SVG with page colours, unique ids, the page's font, and no metadata or style sheet."""
     # Only attributes that matplotlib wrote are rewritten; names of runs and labels are text and stay as they are.
-    root = ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(svg)  # noqa: S314 (matplotlib wrote it, names escaped)
     for parent in root.iter():
         for child in [*parent]:
             if _SVG_NAME.sub("", child.tag) in ("metadata", "style"):

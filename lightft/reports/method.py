@@ -32,6 +32,8 @@ def how_it_was_measured(comparison: Comparison) -> list[tuple[str, str]]:
 def settings_that_differ(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the names of the settings in which the runs differ, and (run, its values), ``–`` where it has none."""
     differing = [name for name in _setting_names(comparison) if len(_values(comparison, name)) > 1]
+    # Where a run was written is no setting of it.
+    differing = [name for name in differing if name != "training.output_dir"]
     rows = [
         (row.name, [_setting_words(row.settings[name]) if name in row.settings else MISSING for name in differing])
         for row in comparison.ranked()

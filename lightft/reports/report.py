@@ -9,7 +9,7 @@ from lightft.comparison import Comparison
 from lightft.errors import InvalidPluginError
 from lightft.registry import Registry
 
-__all__ = ["REPORTS", "Report"]
+__all__ = ["REPORTS", "Report", "register"]
 
 Report = Callable[[Comparison], str]
 """A pure function: equal comparisons give equal text. Names of runs and labels are untrusted and must be escaped."""
@@ -33,3 +33,6 @@ def _validated(name: str, report: Report) -> Report:
 
 REPORTS: Registry[Report] = Registry("reports", "report", _validated)
 """Every report by the suffix of its files, without the dot: ``comparison.save("table.md")`` calls ``REPORTS["md"]``."""
+
+register = REPORTS.register
+"""Decorator that registers a report: ``@lightft.reports.register("tex")`` above its function."""

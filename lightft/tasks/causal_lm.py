@@ -168,9 +168,9 @@ class CausalLM:
         """Return ids and labels of a conversation whose assistant turns carry the loss, or of a ready text."""
         answer = example.target if isinstance(example.target, str) else ""
         if not example.text and not example.context:
-            ids = tokenizer(answer)["input_ids"]
-            ids = ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
-            return ids, list(ids)
+            whole = tokenizer(answer)["input_ids"]
+            whole = whole if whole and whole[-1] == tokenizer.eos_token_id else [*whole, tokenizer.eos_token_id]
+            return whole, list(whole)
         messages = [*example.context, Message("user", example.text), Message("assistant", answer)]
         ids: list[int] = []
         labels: list[int] = []

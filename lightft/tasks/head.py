@@ -62,10 +62,14 @@ class TaskHead(Protocol):
     name: ClassVar[str]
     task_type: ClassVar[str]
     """A ``peft.TaskType`` value."""
-    metrics: tuple[str, ...]
-    """Registered metric names; the first is the headline, by which the best epoch is chosen."""
-    labels: tuple[str, ...]
-    """Classes or entity types; empty for language modelling."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Registered metric names; the first is the headline, by which the best epoch is chosen."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes or entity types; empty for language modelling."""
 
     def load_model(self, loader: ModelLoader) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the base model with this head."""

@@ -127,7 +127,7 @@ def test_every_format_holds_the_same_examples(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tags, scheme",
+    ("tags", "scheme"),
     [
         (["B-PER", "I-PER", "B-PER", "O", "B-LOC"], "BIO"),
         (["B-PER", "E-PER", "S-PER", "O", "S-LOC"], "BIOES"),
@@ -206,7 +206,7 @@ def test_entities_with_character_offsets_are_kept_with_running_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row, example",
+    ("row", "example"),
     [
         (
             {"instruction": "Add.", "input": "2 and 3", "output": "5"},
@@ -286,7 +286,7 @@ def test_numbered_classes_without_names_are_ordered_as_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, content, message",
+    ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', "a.jsonl, line 2: no valid JSON"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": "b"}\n', "a.jsonl, line 2: the field 'label' is missing"),

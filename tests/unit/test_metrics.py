@@ -34,9 +34,7 @@ def classified(gold: str, predicted: str, **probabilities: float) -> Prediction:
 
 def test_a_span_counts_when_start_end_and_label_match() -> None:
     predicted = (MERKEL, Span(22, 27, "ORG"), Span(7, 13, "PER"))
-    scores = score_predictions(
-        [tagged((MERKEL, PARIS), predicted)], ["span_precision", "span_recall", "span_f1"]
-    )
+    scores = score_predictions([tagged((MERKEL, PARIS), predicted)], ["span_precision", "span_recall", "span_f1"])
     assert scores == {"span_precision": 1 / 3, "span_recall": 1 / 2, "span_f1": 2 / 5}
 
 
@@ -176,7 +174,7 @@ def test_thousands_of_totals_are_scored_at_once() -> None:
 
 
 def test_a_prediction_without_gold_answer_is_refused() -> None:
-    with pytest.raises(DataError, match="'1' has no gold answer|'1': it has no gold answer"):
+    with pytest.raises(DataError, match="'1': it has no gold answer"):
         score_predictions([Prediction("1", gold=None, predicted="x")], ["accuracy"])
 
 
@@ -189,7 +187,7 @@ def test_a_metric_of_another_task_is_refused_without_showing_the_answer() -> Non
 
 
 def test_an_unknown_metric_suggests_the_nearest_name() -> None:
-    with pytest.raises(UnknownNameError, match="No metric named 'acuracy'. Did you mean 'accuracy'?"):
+    with pytest.raises(UnknownNameError, match=r"No metric named 'acuracy'\. Did you mean 'accuracy'"):
         score_predictions([], ["acuracy"])
 
 
@@ -256,7 +254,7 @@ def test_a_roc_curve_of_an_unknown_class_is_refused() -> None:
         roc_curve([classified("yes", "yes", no=0.1, yes=0.9)], "yess")
 
 
-LOCAL_METRIC = '''
+LOCAL_METRIC = """
 import datasets
 import evaluate
 
@@ -270,7 +268,7 @@ class ShareOfEqual(evaluate.Metric):
     def _compute(self, predictions, references):
         right = sum(a == b for a, b in zip(predictions, references))
         return {"equal": right / len(references), "rows": len(references)}
-'''
+"""
 
 
 def test_a_metric_of_evaluate_is_found_by_its_name(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -49,14 +49,14 @@ def default_entities(tags: list[str]) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.parametrize(
-    "prefixes, scheme, theirs", [("BI", "BIO", IOB2), ("BIES", "BIOES", IOBES), ("BILU", "BIOES", BILOU)]
+    ("prefixes", "scheme", "theirs"), [("BI", "BIO", IOB2), ("BIES", "BIOES", IOBES), ("BILU", "BIOES", BILOU)]
 )
 def test_strict_reading_equals_seqeval_strict_on_random_tags(prefixes, scheme, theirs):
     sentences = random_sentences(prefixes, seed=1)
     assert [tags_to_word_spans(tags, scheme) for tags in sentences] == strict_entities(sentences, theirs)
 
 
-@pytest.mark.parametrize("prefixes, scheme", [("BI", "BIO"), ("BI", "IOB1"), ("BIES", "BIOES"), ("I", "IO")])
+@pytest.mark.parametrize(("prefixes", "scheme"), [("BI", "BIO"), ("BI", "IOB1"), ("BIES", "BIOES"), ("I", "IO")])
 def test_lenient_reading_equals_seqeval_default_on_random_tags(prefixes, scheme):
     for tags in random_sentences(prefixes, seed=2):
         assert tags_to_word_spans(tags, scheme, lenient=True) == default_entities(tags)
@@ -100,7 +100,7 @@ def test_unknown_scheme_is_refused_with_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    "tag, parts",
+    ("tag", "parts"),
     [
         ("O", ("O", "")),
         ("B-creative-work", ("B", "creative-work")),
@@ -121,7 +121,7 @@ def test_tag_is_split_at_the_first_hyphen_after_a_prefix(tag, parts):
 
 
 @pytest.mark.parametrize(
-    "sentences, scheme",
+    ("sentences", "scheme"),
     [
         ([["O", "O"]], "BIO"),
         ([], "BIO"),
@@ -143,7 +143,7 @@ def test_scheme_is_detected_over_the_whole_data_set(sentences, scheme):
 
 
 @pytest.mark.parametrize(
-    "sentences, seen",
+    ("sentences", "seen"),
     [
         ([["B-PER"], ["O", "location"]], "'B-PER' and 'location'"),
         ([["B-PER", "I"]], "'B-PER' and 'I'"),
@@ -221,7 +221,7 @@ def test_split_words_hold_every_character_that_is_not_white_space_once(text):
 
 
 @pytest.mark.parametrize(
-    "text, expected",
+    ("text", "expected"),
     [
         ("Dr. Smith's 3.5-litre", ["Dr", ".", "Smith", "'", "s", "3", ".", "5", "-", "litre"]),
         ("Zoe\u0308s cafe\u0301", ["Zoe\u0308s", "cafe\u0301"]),

