@@ -5,14 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from lightft.comparison import Comparison, compare_runs
 from lightft.errors import InvalidSettingError
 from lightft.records import Example, Run
-
-if TYPE_CHECKING:
-    from lightft.inference import Predictor
 
 __all__ = ["ModelComparator"]
 
@@ -34,7 +31,12 @@ class ModelComparator:
         """The last comparison made."""
 
     def compare(
-        self, runs: Sequence[str | Path | Run], *, baseline: str | None = None, metric: str | None = None
+        self,
+        runs: Sequence[str | Path | Run],
+        *,
+        baseline: str | None = None,
+        metric: str | None = None,
+        on: Literal["all", "common"] = "all",
     ) -> Comparison:
         """Compare saved runs; torch is not needed and not loaded.
 
@@ -42,19 +44,26 @@ class ModelComparator:
             runs: run folders, or runs that were just made.
             baseline: name of the run the others are compared with; None compares every pair.
             metric: the headline; by default the runs' own first metric.
+            on: ``"common"`` compares on the examples that all runs have.
 
         Raises:
             IncomparableRunsError: the runs were scored on different examples.
         """
         loaded = [run if isinstance(run, Run) else Run.load(run) for run in runs]
         self.comparison = compare_runs(
-            loaded, baseline=baseline, metric=metric, level=self.level, resamples=self.resamples, seed=self.seed
+            loaded,
+            baseline=baseline,
+            metric=metric,
+            on=on,
+            level=self.level,
+            resamples=self.resamples,
+            seed=self.seed,
         )
         return self.comparison
 
     def compare_models(
         self,
-        models: Sequence[Predictor] | Mapping[str, Predictor],
+        models: Sequence[Any] | Mapping[str, Any],
         dataset: Sequence[Example],
         *,
         output_dir: str | Path | None = None,
@@ -62,8 +71,8 @@ class ModelComparator:
         """Predict ``dataset`` with each model, write each as a run, and compare the runs.
 
         Args:
-            models: by name, or in order (then named ``model-1``, ``model-2``, …). Each is a Predictor: what
-                ``lightft.load`` and ``trainer.predictor(model)`` return.
+            models: by name, or in order (then named ``model-1``, ``model-2``, …). Each is what ``lightft.load`` or
+                ``trainer.train`` returned, or a model that a ModelLoader with labels loaded.
             dataset: examples with gold answers.
             output_dir: where the runs are written, a folder each; by default a temporary folder that is kept.
         """
@@ -79,12 +88,14 @@ class ModelComparator:
         return Path(path)
 
     @staticmethod
-    def _write_run(name: str, model: Predictor, dataset: Sequence[Example], folder: Path) -> Run:
+    def _write_run(name: str, given: Any, dataset: Sequence[Example], folder: Path) -> Run:
         # Only models in memory need the deep-learning stack.
         from lightft.cost import Stopwatch
         from lightft.data import examples_fingerprint
+        from lightft.experiment import as_predictor
         from lightft.models import count_parameters
 
+        model = as_predictor(given)
         if folder.exists():
             raise InvalidSettingError(f"{folder} exists already. Choose another output_dir, or delete it.")
         device: Any = next(model.model.parameters()).device

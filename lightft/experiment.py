@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -32,6 +33,8 @@ from lightft.training import Callback, TrainConfig, TrainingResult, train_model
 
 __all__ = ["LoRATrainer", "QLoRATrainer"]
 
+# What a model was trained to do, so that a trained model alone can be compared with others.
+_TRAINED: weakref.WeakKeyDictionary[nn.Module, Predictor] = weakref.WeakKeyDictionary()
 _PACKAGES = ("lightft", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers")
 
 
@@ -116,6 +119,7 @@ class LoRATrainer:
         model, self.result, _ = _train(base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks)
         self.tokenizer, self.head = tokenizer, head
         self._described = _describe_model(base, head, spec, config)
+        _TRAINED[model] = self.predictor(model)
         return model
 
     def evaluate(self, model: nn.Module, dataset: Sequence[Example]) -> dict[str, float]:
@@ -299,6 +303,27 @@ class QLoRATrainer(LoRATrainer):
         if self._quantized is None:
             self._quantized = self._adjusted(found.loader).load_model()
         return self._quantized
+
+
+def as_predictor(model: Any) -> Predictor:
+    """Return what predicts with ``model``: a Predictor, a model that a trainer returned, or one a ModelLoader loaded.
+
+    Raises:
+        InvalidSettingError: it is none of these, so that its tokenizer and labels are not known.
+    """
+    if isinstance(model, Predictor):
+        return model
+    if isinstance(model, nn.Module) and model in _TRAINED:
+        return _TRAINED[model]
+    found = provenance_of(model) if isinstance(model, nn.Module) else None
+    if found is None or (found.loader.labels is None and found.loader.task != "causal-lm"):
+        raise InvalidSettingError(
+            f"This {type(model).__name__} does not say what its tokenizer and labels are. Give what lightft.load(path) or "
+            "trainer.predictor(model) returns, or load it with ModelLoader(name, task=..., labels=[...])."
+        )
+    tokenizer = found.loader.load_tokenizer()
+    head = TASKS[found.loader.task](labels=tuple(found.loader.labels or ()))
+    return Predictor(model, tokenizer, head, max_input_length(model, tokenizer))
 
 
 def _train(

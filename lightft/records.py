@@ -103,8 +103,8 @@ class Prediction:
         words, tags = row.get("words"), row.get("tags")
         return cls(
             id=row["id"],
-            gold=_target_from_json(row.get("gold")),
-            predicted=_target_from_json(row["predicted"]) or (),
+            gold=_target_from_json(row["gold"]) if "gold" in row else None,
+            predicted=_target_from_json(row["predicted"]),
             probabilities=row.get("probabilities"),
             words=None if words is None else tuple((start, end) for start, end in words),
             tags=None if tags is None else tuple(tags),
@@ -119,8 +119,8 @@ def _target_to_json(target: Target | None) -> Any:
     return [[span.start, span.end, span.label, *([] if span.score is None else [round(span.score, 6)])] for span in target]
 
 
-def _target_from_json(value: Any) -> Target | None:
-    if value is None or isinstance(value, str):
+def _target_from_json(value: Any) -> Target:
+    if isinstance(value, str):
         return value
     return tuple(Span(start, end, label, score=score[0] if score else None) for start, end, label, *score in value)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import lightft.floors  # noqa: F401  (first, so that too old a version is refused before it fails in its own words)
+
+# isort: split
 import gc
 import math
 import time
@@ -12,10 +15,8 @@ from functools import partial
 from typing import Any
 
 import torch
-import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from packaging.version import Version
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightft.batching import training_steps
 from lightft.dropout import use_fast_dropout
-from lightft.errors import InvalidSettingError, LightFTError, TrainingError, suggest
+from lightft.errors import InvalidSettingError, TrainingError, suggest
 from lightft.metrics import build_metric, score_predictions
 from lightft.models.precision import has_native_bfloat16
 from lightft.records import Example
@@ -32,23 +33,9 @@ from lightft.tasks import Encoding, TaskHead
 
 __all__ = ["SCHEDULES", "TrainConfig", "TrainingResult", "train_model"]
 
-_FLOORS = {"torch": "2.10", "transformers": "5.3"}
 SCHEDULES = ("linear", "cosine", "constant")
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _STEPS_PER_HISTORY_ROW = 10
-
-
-def _refuse_old_versions() -> None:
-    for package, floor in _FLOORS.items():
-        installed = {"torch": torch.__version__, "transformers": transformers.__version__}[package]
-        if Version(installed) < Version(floor):
-            raise LightFTError(
-                f"lightft trains with {package} {floor} or later, because of security fixes in it; {installed} is installed. "
-                f"Run: pip install --upgrade '{package}>={floor}'"
-            )
-
-
-_refuse_old_versions()
 
 
 @dataclass(frozen=True)

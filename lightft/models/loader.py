@@ -141,6 +141,10 @@ class ModelLoader:
         _PROVENANCE[model] = Provenance(self, source, str(dtype).removeprefix("torch."), new_parameters)
         return model.eval(), tokenizer
 
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer alone."""
+        return _load_tokenizer(_as_checkpoint(find_model(self.name, self.revision), self.dtype))
+
     def load_sst2_dataset(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Return the training and validation sentences of SST-2 (binary sentiment, GLUE) from the Hub."""
         from lightft.data import load_data

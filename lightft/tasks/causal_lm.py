@@ -21,6 +21,7 @@ from lightft.tasks.head import (
     forward_in_batches,
     pad_batch,
     pad_labels,
+    special_tokens_around,
     summed_cross_entropy,
 )
 
@@ -209,10 +210,18 @@ def _completion(messages: Sequence[Message], prompt: str, tokenizer: PreTrainedT
 
 
 def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> str:
+    plain = tokenizer.chat_template is None
     rendered = tokenizer.apply_chat_template(
         [{"role": message.role, "content": message.content} for message in messages],
-        chat_template=None if tokenizer.chat_template else _PLAIN_TEMPLATE,
+        chat_template=_PLAIN_TEMPLATE if plain else None,
         add_generation_prompt=add_generation_prompt,
         tokenize=False,
     )
-    return str(rendered)
+    # A chat template writes the beginning-of-sequence token itself; ours leaves it to the tokenizer's own habit.
+    return f"{_usual_start(tokenizer)}{rendered}" if plain else str(rendered)
+
+
+def _usual_start(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the beginning-of-sequence token if the tokenizer puts it before a text of its own accord, else nothing."""
+    before, _ = special_tokens_around(tokenizer)
+    return tokenizer.bos_token if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in before else ""
