@@ -68,7 +68,6 @@ def _fields(prefix: str, run: Run, comparison: Any) -> dict[str, Any]:
         **named,
         f"{prefix}_examples": len(run.predictions),
         f"{prefix}_train_seconds": run.cost["train_seconds"],
-        f"{prefix}_train_rows_per_second": run.cost["train_rows_per_second"],
         f"{prefix}_trainable_parameters": run.cost["trainable_parameters"],
         f"{prefix}_settings": ", ".join(
             [f"{key} {run.adapter['params'][key]}" for key in run.adapter["params"]]

@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from lightft import errors
 from lightft.adapters import ADAPTERS
+from lightft.cli import main
 from lightft.metrics import METRICS
 from lightft.records import Run
 from lightft.reports import REPORTS
@@ -116,6 +118,20 @@ def test_a_trained_plug_in_page_leaves_runs_scored_by_its_metric(workplace: Path
     assert run.metrics[0] == "level_error"
     assert {prediction.predicted for prediction in run.predictions} <= {"1", "2", "3"}
     assert (workplace / "table.txt").read_text(encoding="utf-8").startswith("ia3 has span_f1")
+
+
+def test_shell_commands_of_the_guide_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_blocks(ROOT / "docs" / "runs-and-comparison.md")
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    shell = "".join(re.findall(r"```console\n(.*?)```", pages, re.DOTALL))
+    commands = [shlex.split(line) for line in shell.splitlines() if line.startswith("lightft ")]
+    assert {command[1] for command in commands} == {"compare", "predict"}
+    for _, *arguments in commands:
+        expanded = [
+            [str(path) for path in sorted(workplace.glob(word))] if "*" in word else [word] for word in arguments
+        ]
+        assert main([word for words in expanded for word in words]) == 0
+    assert "report.html" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

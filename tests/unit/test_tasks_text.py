@@ -136,7 +136,7 @@ def test_roberta_has_two_positions_fewer_than_its_config_says() -> None:
     assert max_input_length(model, tokenizer) == 32
     long = Example("a", "film " * 100)
     HEAD.predict(model, tokenizer, [long], max_length=max_input_length(model, tokenizer))
-    with pytest.raises(IndexError):
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
         HEAD.predict(model, tokenizer, [long], max_length=33)
 
 
@@ -150,14 +150,14 @@ def test_a_decoder_has_special_tokens_before_a_text_only() -> None:
 
 
 def test_a_tokenizer_that_changes_a_text_with_its_special_tokens_is_refused() -> None:
-    from tokenizers import processors
+    class Changing:
+        name_or_path = "changing"
 
-    tokenizer = tokenizer_of("wordpiece")
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]", special_tokens=[("[CLS]", 2)]
-    )
+        def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+            return {"input_ids": [1, 8, 2] if add_special_tokens else [7]}
+
     with pytest.raises(ModelLoadError, match="cannot be cut into windows"):
-        special_tokens_around(tokenizer)
+        special_tokens_around(Changing())  # type: ignore[arg-type]
 
 
 def test_tasks_are_registered_by_name() -> None:
