@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import AdapterError
 from lightft.models.loader import quiet_transformers
 
-__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "save_adapter", "tokenizer_digest"]
+__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "quiet_peft", "save_adapter", "tokenizer_digest"]
 
 MANIFEST_NAME = "lightft.json"
 _FORMAT = 1
@@ -121,7 +123,8 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
     folder = Path(folder)
     stored = _stored_shapes(folder)
     try:
-        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+        with quiet_peft():
+            model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
     except (ValueError, RuntimeError, KeyError) as cause:
         raise AdapterError(
             f"The adapter in {folder} does not fit {type(base).__name__}: {str(cause).splitlines()[0]} "
@@ -136,6 +139,14 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
             "save the adapter again."
         )
     return model.eval()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Leave out peft's own use of a name that transformers is about to drop: no user can mend it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -18,7 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.adapters import AdapterSite, AdapterSpec
-from lightft.checkpoint import Manifest, save_adapter, tokenizer_digest
+from lightft.checkpoint import Manifest, quiet_peft, save_adapter, tokenizer_digest
+from lightft.comparison import compare_runs
 from lightft.cost import Stopwatch, folder_bytes
 from lightft.data import TaskData
 from lightft.errors import AdapterError, DataError, InvalidSettingError
@@ -203,6 +204,7 @@ class LoRATrainer:
                 "data": {**described["data"], "encoding": result.counts},
             },
         )
+        run = replace(run, scores=_scores(run))
         run.save(self.output_dir)
         self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
         return run
@@ -371,7 +373,8 @@ def attach_adapter(base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, 
     if found is not None:
         config.base_model_name_or_path = found.source.location
         config.revision = found.source.revision
-    model = get_peft_model(copy, config)
+    with quiet_peft():
+        model = get_peft_model(copy, config)
     _check_trained_modules(model, head)
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -476,6 +479,16 @@ def _describe_data(data: TaskData) -> dict[str, Any]:
         "tested_on": tested,
         "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
         **{key: value for key, value in data.notes.items() if key != "rows"},
+    }
+
+
+def _scores(run: Run) -> dict[str, dict[str, float]]:
+    """Return value and interval of every metric of a run."""
+    measured = compare_runs([run]).row(run.name).scores
+    return {
+        name: {"value": score.value}
+        | ({"low": score.interval.low, "high": score.interval.high} if score.interval is not None else {})
+        for name, score in measured.items()
     }
 
 

@@ -184,7 +184,8 @@ def _open_plain_peft(folder: Path, base: str | None, labels: Sequence[str] | Non
 
 def _open_checkpoint(name: str, labels: Sequence[str] | None, device: str) -> Predictor:
     task = _task_of_checkpoint(name)
-    loader = ModelLoader(name, task=task, dtype="float32", device=device)
+    # A classifier keeps the precision it was published in; a language model is held in what the machine multiplies best.
+    loader = ModelLoader(name, task=task, dtype="auto" if task == "causal-lm" else "float32", device=device)
     model, tokenizer = loader.load_model()
     found = provenance_of(model)
     if found is not None and found.new_parameters and task != "causal-lm":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightft.errors import DataError
+from lightft.wording import count_words, duration_words, score_words
 
 __all__ = ["Example", "Message", "Prediction", "Run", "Span", "Target"]
 
@@ -144,6 +145,7 @@ class Run:
         history: one row per logged step or validation: ``step``, ``epoch``, ``train_loss``, ``learning_rate``, or
             ``validation_<metric>``.
         environment: package versions, device, number of threads, date.
+        scores: ``value``, ``low`` and ``high`` (95 % interval) by metric, derived from the predictions for the reader.
         predictions: one per example of the test split, in its order.
         path: the folder, once saved.
     """
@@ -160,8 +162,22 @@ class Run:
     cost: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = field(default=(), repr=False)
     path: Path | None = None
+
+    def __str__(self) -> str:
+        facts = [f"{len(self.predictions):,} examples"]
+        if self.metrics and self.metrics[0] in self.scores:
+            score = self.scores[self.metrics[0]]
+            interval = f" [{score_words(score['low'])}, {score_words(score['high'])}]" if "low" in score else ""
+            facts.insert(0, f"{self.metrics[0]} {score_words(score['value'])}{interval}")
+        if "train_seconds" in self.cost:
+            facts.append(f"trained in {duration_words(self.cost['train_seconds'])}")
+        if "trainable_parameters" in self.cost:
+            trainable, total = self.cost["trainable_parameters"], self.cost["total_parameters"]
+            facts.append(f"{count_words(trainable)} of {count_words(total)} parameters trained")
+        return f"{self.name}: {', '.join(facts)}"
 
     def save(self, folder: str | Path) -> Path:
         """Write ``run.json`` and ``predictions.jsonl`` into ``folder`` and return it."""

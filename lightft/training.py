@@ -30,6 +30,7 @@ from lightft.metrics import build_metric, score_predictions
 from lightft.models.precision import has_native_bfloat16
 from lightft.records import Example
 from lightft.tasks import Encoding, TaskHead
+from lightft.tasks.head import forward_tokens
 
 __all__ = ["SCHEDULES", "TrainConfig", "TrainingResult", "train_model"]
 
@@ -49,7 +50,8 @@ class TrainConfig:
             average number, so that every step learns from about as many labels.
         accumulation: an optimiser step covers ``batch_size × accumulation`` rows. The loss is the mean over all their
             labels, however they are split.
-        max_tokens: padded tokens of one forward pass at most; less needs less memory and changes nothing else.
+        max_tokens: padded tokens of one forward pass at most; less needs less memory and changes nothing else. None is
+            8192, or for a language model so many that the scores of its vocabulary fit into 256 MiB.
         max_length: tokens per row at most; None is what the model can read.
         schedule: ``"linear"`` or ``"cosine"`` decay to zero, or ``"constant"``, each after the warm-up.
         warmup: share of the steps over which the learning rate rises from zero.
@@ -68,7 +70,7 @@ class TrainConfig:
     learning_rate: float | None = None
     batch_size: int = 16
     accumulation: int = 1
-    max_tokens: int = 8192
+    max_tokens: int | None = None
     max_length: int | None = None
     schedule: str = "linear"
     warmup: float = 0.1
@@ -84,7 +86,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation", "max_tokens"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidSettingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
@@ -165,7 +167,8 @@ def train_model(
     Raises:
         TrainingError: nothing to train, nothing to learn from, or a loss that is not finite.
     """
-    if config.learning_rate is None:
+    learning_rate = config.learning_rate
+    if learning_rate is None:
         raise InvalidSettingError("learning_rate is None; give a number, or train through LoRATrainer, which has defaults.")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -178,6 +181,7 @@ def train_model(
     if len(learnable) < len(encodings):
         result.counts["rows_without_labels"] = len(encodings) - len(learnable)
 
+    max_tokens = config.max_tokens or forward_tokens(model)
     device = trained[0].device
     accelerator = _accelerator(device, _mixed_precision(model, config, device))
     if device.type == "cpu":
@@ -190,13 +194,13 @@ def train_model(
         lengths,
         label_counts,
         batch_size=rows_per_step,
-        max_tokens=config.max_tokens,
+        max_tokens=max_tokens,
         seed=config.seed,
         by_length=config.by_length,
     )
     total_steps = sum(len(plan(epoch=epoch)) for epoch in range(config.epochs))
     optimizer = torch.optim.AdamW(
-        _decay_groups(model, config.weight_decay), lr=config.learning_rate, fused=device.type in ("cpu", "cuda")
+        _decay_groups(model, config.weight_decay), lr=learning_rate, fused=device.type in ("cpu", "cuda")
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     schedule = LambdaLR(optimizer.optimizer, _schedule(config, total_steps))
@@ -212,7 +216,9 @@ def train_model(
                 stop = False
                 for number, micro_batches in enumerate(steps):
                     step = [[learnable[row] for row in rows] for rows in micro_batches]
-                    loss, norm = _optimiser_step(step, wrapped, head, tokenizer, accelerator, optimizer, config)
+                    loss, norm = _optimiser_step(
+                        step, wrapped, head, tokenizer, accelerator, optimizer, config, max_tokens
+                    )
                     schedule.step()
                     running.add(loss)
                     result.steps += 1
@@ -249,9 +255,10 @@ def _optimiser_step(
     accelerator: Accelerator,
     optimizer: Any,
     config: TrainConfig,
+    max_tokens: int,
 ) -> tuple[float, float]:
     """Take one step over all micro-batches of ``step`` and return (mean loss per label, gradient norm)."""
-    mine, weight = _share_of_process(step, accelerator, config)
+    mine, weight = _share_of_process(step, accelerator, max_tokens)
     labels_in_step = sum(encoding.label_count for micro_batch in step for encoding in micro_batch)
     total = 0.0
     for number, micro_batch in enumerate(mine):
@@ -278,7 +285,7 @@ def _optimiser_step(
 
 
 def _share_of_process(
-    step: Sequence[Sequence[Encoding]], accelerator: Accelerator, config: TrainConfig
+    step: Sequence[Sequence[Encoding]], accelerator: Accelerator, max_tokens: int
 ) -> tuple[list[list[Encoding]], float]:
     """Return this process's micro-batches of a step, and 1.0; a process without rows helps with one of weight 0.0."""
     if accelerator.num_processes == 1:
@@ -287,7 +294,7 @@ def _share_of_process(
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     if not mine:
         return [rows[:1]], 0.0
-    rows_at_once = max(1, config.max_tokens // max(len(encoding.input_ids) for encoding in mine))
+    rows_at_once = max(1, max_tokens // max(len(encoding.input_ids) for encoding in mine))
     return [mine[start : start + rows_at_once] for start in range(0, len(mine), rows_at_once)], 1.0
 
 

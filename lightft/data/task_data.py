@@ -82,7 +82,7 @@ class TaskData:
         notes = {
             **self.notes,
             "rows": {split: len(examples) for split, examples in kept.items()},
-            "head": {split: size for split, size in sizes.items() if size is not None},
+            "head": {split: len(kept[split]) for split, size in sizes.items() if size is not None},
             "duplicates": duplicates_between_splits(kept),
         }
         return replace(self, train=kept["train"], validation=kept["validation"], test=kept["test"], notes=notes)

@@ -30,7 +30,7 @@ __all__ = ["CausalLM", "render_prompt"]
 # What a base model without a chat template is trained and asked with (the instruction format of Stanford Alpaca).
 _PLAIN_TEMPLATE = (
     "{% for message in messages %}### {{ {'system': 'System', 'user': 'Instruction', 'assistant': 'Response'}[message.role] }}:\n"
-    "{{ message.content }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+    "{{ message.content }}{{ eos_token if message.role == 'assistant' }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
 
 
@@ -107,7 +107,7 @@ class CausalLM:
         likelihood = [0.0] * len(examples)
         tokens = [0] * len(examples)
         for rows, batch, logits in forward_in_batches(
-            model, encodings, lambda part: self.collate(part, tokenizer), max_tokens=2048, progress=progress
+            model, encodings, lambda part: self.collate(part, tokenizer), progress=progress
         ):
             targets = batch["labels"][:, 1:]
             log_probabilities = logits[:, :-1].log_softmax(-1)
@@ -186,7 +186,7 @@ class CausalLM:
             prompt_ids = tokenizer(prompt[len(rendered) :], add_special_tokens=False)["input_ids"]
             completion = _completion(messages[: turn + 1], prompt, tokenizer)
             answer_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-            if tokenizer.eos_token_id not in answer_ids[-2:]:
+            if not completion.rstrip().endswith(tokenizer.eos_token):
                 answer_ids = [*answer_ids, tokenizer.eos_token_id]
             # What a template writes after the end of the turn (a line break) is layout, not answer.
             end = len(answer_ids) - answer_ids[::-1].index(tokenizer.eos_token_id)

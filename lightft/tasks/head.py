@@ -23,13 +23,17 @@ __all__ = [
     "Encoding",
     "TaskHead",
     "forward_in_batches",
+    "forward_tokens",
     "max_input_length",
     "pad_batch",
     "pad_labels",
+    "register",
     "special_tokens_around",
     "summed_cross_entropy",
 ]
 
+_MOST_TOKENS = 8192
+_MOST_SCORES = 2**28 // 4
 IGNORED = -100
 """The label of a position that carries no loss."""
 
@@ -107,6 +111,9 @@ def _validate(name: str, head: Any) -> Any:
 
 TASKS: Registry[Callable[..., TaskHead]] = Registry("tasks", "task", _validate)
 
+register = TASKS.register
+"""Decorator that registers a head under a name: ``@lightft.tasks.register("my-task")``."""
+
 
 def max_input_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: int | None = None) -> int:
     """Return how many tokens the model reads at once: the smallest of what its tokenizer, its positions and the user say."""
@@ -121,6 +128,17 @@ def max_input_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         limits.append(asked)
     shortest = min(limits)
     return shortest if shortest < 10**9 else 512
+
+
+def forward_tokens(model: Any) -> int:
+    """Return how many padded tokens one forward pass takes at most by default.
+
+    A language model scores its whole vocabulary at every position; those scores, in float32, may take 256 MiB.
+    """
+    output = model.get_output_embeddings()
+    if output is None:
+        return _MOST_TOKENS
+    return max(64, min(_MOST_TOKENS, _MOST_SCORES // int(output.weight.shape[0])))
 
 
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -171,7 +189,6 @@ def forward_in_batches(
     encodings: Sequence[Encoding],
     collate: Callable[[Sequence[Encoding]], dict[str, Tensor]],
     *,
-    max_tokens: int = 8192,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor]]:
     """Yield ``(rows, batch, logits)`` without gradients, batch by batch, longest rows first.
@@ -184,7 +201,7 @@ def forward_in_batches(
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            for rows in inference_batches([len(encoding.input_ids) for encoding in encodings], max_tokens=max_tokens):
+            for rows in inference_batches([len(encoding.input_ids) for encoding in encodings], max_tokens=forward_tokens(model)):
                 batch = collate([encodings[row] for row in rows])
                 inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
                 yield rows, batch, model(**inputs).logits.float().cpu()

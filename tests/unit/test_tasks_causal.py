@@ -1,0 +1,214 @@
+"""Causal language modelling: what carries loss, that training and asking see the same ids, and how likely an answer is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightft import Example, Message, ModelLoader
+from lightft.metrics import score_predictions
+from lightft.tasks import CausalLM
+from lightft.tasks.causal_lm import render_prompt
+from tests.tiny_models import instructions, llama_tokenizer
+
+HEAD = CausalLM()
+ASK = Example("a", "say the film", "the film was good")
+CHAT = Example(
+    "chat",
+    "and bert ?",
+    "bert was in new york",
+    context=(
+        Message("system", "be very good"),
+        Message("user", "who met anna ?"),
+        Message("assistant", "bert met anna"),
+        Message("user", "in rome ?"),
+        Message("assistant", "it was rome"),
+    ),
+)
+
+
+def encoded(example: Example, tokenizer: Any, max_length: int = 256) -> tuple[list[int], list[int]]:
+    (encoding,), _ = HEAD.encode([example], tokenizer, max_length)
+    return encoding.input_ids, encoding.labels
+
+
+def trained_texts(ids: list[int], labels: list[int], tokenizer: Any) -> list[str]:
+    """Return the stretches that carry loss, as text."""
+    assert all(label in (-100, token) for label, token in zip(labels, ids, strict=True))
+    stretches: list[list[int]] = []
+    for place, label in enumerate(labels):
+        if label != -100:
+            if place == 0 or labels[place - 1] == -100:
+                stretches.append([])
+            stretches[-1].append(label)
+    return [tokenizer.decode(stretch) for stretch in stretches]
+
+
+@pytest.fixture(params=["chat-template", "no-template"])
+def tokenizer(request: pytest.FixtureRequest, tiny_llama: Path, plain_llama: Path) -> Any:
+    folder = tiny_llama if request.param == "chat-template" else plain_llama
+    return ModelLoader(str(folder), task="causal-lm", dtype="float32").load_model()[1]
+
+
+def test_the_loss_is_on_the_answer_and_its_end_alone(tokenizer: Any) -> None:
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id, "the case in which an end is easily masked with the padding"
+    ids, labels = encoded(ASK, tokenizer)
+    assert trained_texts(ids, labels, tokenizer) == ["the film was good</s>"]
+    answer = tokenizer("the film was good", add_special_tokens=False)["input_ids"]
+    assert [label for label in labels if label != -100] == [*answer, tokenizer.eos_token_id]
+
+
+def test_padding_carries_no_loss_and_ends_do_though_they_are_the_same_token(tokenizer: Any) -> None:
+    examples = [ASK, CHAT, *instructions()]
+    encodings, _ = HEAD.encode(examples, tokenizer, 256)
+    batch = HEAD.collate(encodings, tokenizer)
+    assert (batch["attention_mask"] == 0).any()
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+    ends = (batch["labels"] == tokenizer.eos_token_id).sum(-1)
+    assert ends.tolist() == [1, 3, *[1] * len(instructions())]
+    counted = batch["labels"] != -100
+    assert torch.equal(batch["labels"][counted], batch["input_ids"][counted])
+
+
+def test_every_assistant_turn_of_a_conversation_is_taught(tokenizer: Any) -> None:
+    ids, labels = encoded(CHAT, tokenizer)
+    assert trained_texts(ids, labels, tokenizer) == ["bert met anna</s>", "it was rome</s>", "bert was in new york</s>"]
+
+
+def test_training_reads_the_prompt_exactly_as_generation_does(tokenizer: Any) -> None:
+    for example in (ASK, CHAT, Example("b", "", "good", context=(Message("system", "be good"),))):
+        ids, labels = encoded(example, tokenizer)
+        asked = render_prompt([*example.context, Message("user", example.text)], tokenizer)
+        prompt_ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+        assert ids[: len(prompt_ids)] == prompt_ids
+        assert trained_texts(ids[len(prompt_ids) :], labels[len(prompt_ids) :], tokenizer) == [f"{example.target}</s>"]
+        assert ids.count(tokenizer.bos_token_id) == 1
+        assert ids[0] == tokenizer.bos_token_id
+
+
+def test_generation_is_asked_with_the_prompt_of_training(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    asked: list[list[int]] = []
+    generate = model.generate
+
+    def noting(**inputs: Any) -> Any:
+        asked.extend(inputs["input_ids"][0][inputs["attention_mask"][0].bool()].tolist() for _ in range(1))
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", noting)
+    HEAD.generate(model, tokenizer, [[*CHAT.context, Message("user", CHAT.text)]], max_new_tokens=1)
+    ids, _ = encoded(CHAT, tokenizer)
+    assert asked[0] == ids[: len(asked[0])]
+    assert len(asked[0]) > len(ids) // 2
+
+
+def test_a_template_that_rewrites_earlier_turns_teaches_the_last_one(tiny_llama: Path) -> None:
+    tokenizer = llama_tokenizer(chat=True)
+    tokenizer.pad_token = "</s>"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n"
+        "{% if message.role == 'assistant' and not loop.last %}...{% else %}{{ message.content }}{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    ids, labels = encoded(CHAT, tokenizer)
+    assert trained_texts(ids, labels, tokenizer)[-1].startswith("bert was in new york")
+    asked = render_prompt([*CHAT.context, Message("user", CHAT.text)], tokenizer)
+    prompt_ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert ids[: len(prompt_ids)] == prompt_ids
+
+
+def test_a_ready_text_is_learned_whole(tokenizer: Any) -> None:
+    ids, labels = encoded(Example("a", "", "the film was good"), tokenizer)
+    assert ids == [0, *tokenizer("the film was good", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert labels == [-100, *ids[1:]]
+    already_ended, _ = encoded(Example("a", "", "the film was good</s>"), tokenizer)
+    assert already_ended == ids
+
+
+def test_answers_that_are_cut_are_counted_and_not_taught_an_end(tokenizer: Any) -> None:
+    examples = [ASK, CHAT]
+    lengths = [len(encoded(example, tokenizer)[0]) for example in examples]
+    assert lengths[0] < lengths[1]
+    encodings, counts = HEAD.encode(examples, tokenizer, lengths[1] - 4)
+    assert counts == {"truncated_texts": 1}
+    assert [len(encoding.input_ids) for encoding in encodings] == [lengths[0], lengths[1] - 4]
+    assert encodings[1].labels.count(tokenizer.eos_token_id) == 2
+    _, counts = HEAD.encode(examples, tokenizer, 5)
+    assert counts == {"truncated_texts": 2, "texts_without_loss": 2}
+    assert HEAD.encode(examples, tokenizer, max(lengths))[1] == {}
+
+
+def test_the_likelihood_of_an_answer_is_the_product_over_its_tokens(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    examples = [ASK, CHAT, *instructions()]
+    predictions = HEAD.predict(model, tokenizer, examples, max_length=256)
+    total, tokens = 0.0, 0
+    for example, prediction in zip(examples, predictions, strict=True):
+        ids, labels = encoded(example, tokenizer)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids])).logits[0]
+        by_hand = 0.0
+        for place in range(1, len(ids)):
+            if labels[place] != -100:
+                by_hand += float(torch.log_softmax(logits[place - 1], -1)[ids[place]])
+        assert prediction.log_likelihood == pytest.approx(by_hand, rel=1e-5)
+        assert prediction.target_tokens == sum(label != -100 for label in labels)
+        assert (prediction.id, prediction.gold, prediction.predicted) == (example.id, example.target, "")
+        total, tokens = total + by_hand, tokens + sum(label != -100 for label in labels)
+    perplexity = score_predictions(predictions, ["perplexity"])["perplexity"]
+    assert perplexity == pytest.approx(float(torch.tensor(-total / tokens).exp()), rel=1e-5)
+
+
+@pytest.mark.parametrize("which", ["tiny_llama", "plain_llama"])
+def test_answers_of_a_batch_are_those_of_each_prompt_alone(which: str, request: pytest.FixtureRequest) -> None:
+    model, tokenizer = ModelLoader(str(request.getfixturevalue(which)), task="causal-lm", dtype="float32").load_model()
+    conversations = [[*example.context, Message("user", example.text)] for example in (ASK, CHAT, *instructions())]
+    together = HEAD.generate(model, tokenizer, conversations, max_new_tokens=12)
+    alone = [HEAD.generate(model, tokenizer, [conversation], max_new_tokens=12)[0] for conversation in conversations]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_generation_is_greedy_whatever_the_checkpoint_says(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    prompt = [[Message("user", "say the film")]]
+    greedy = HEAD.generate(model, tokenizer, prompt, max_new_tokens=12)
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 5.0
+    assert [HEAD.generate(model, tokenizer, prompt, max_new_tokens=12) for _ in range(3)] == [greedy] * 3
+    sampled = {HEAD.generate(model, tokenizer, prompt, max_new_tokens=12, do_sample=True, temperature=5.0)[0] for _ in range(5)}
+    assert len(sampled) > 1
+
+
+def test_greedy_answers_are_the_most_probable_token_each_time(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    ids = tokenizer(render_prompt([Message("user", "say the film")], tokenizer), add_special_tokens=False)["input_ids"]
+    start = len(ids)
+    for _ in range(8):
+        with torch.inference_mode():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            break
+    written = tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+    assert HEAD.generate(model, tokenizer, [[Message("user", "say the film")]], max_new_tokens=8) == [written]
+
+
+def test_answers_are_written_in_a_final_test_and_not_while_validating(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    writing = CausalLM(max_new_tokens=6)
+    assert writing.metrics == ("perplexity", "exact_match", "answer_f1")
+    rows = instructions()[:3]
+    validating = writing.predict(model, tokenizer, rows, max_length=256, validating=True)
+    testing = writing.predict(model, tokenizer, rows, max_length=256)
+    assert [prediction.predicted for prediction in validating] == ["", "", ""]
+    assert all(prediction.predicted for prediction in testing)
+    assert [prediction.log_likelihood for prediction in testing] == [prediction.log_likelihood for prediction in validating]
+
+
+def test_no_examples_give_no_predictions(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    assert HEAD.predict(model, tokenizer, [], max_length=256) == []
+    assert HEAD.generate(model, tokenizer, [], max_new_tokens=3) == []
