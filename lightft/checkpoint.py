@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import AdapterError
-from lightft.models.loader import quiet_transformers
+from lightft.models.quiet import quiet_peft, quiet_transformers
 
-__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "quiet_peft", "save_adapter", "tokenizer_digest"]
+__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "save_adapter", "tokenizer_digest"]
 
 MANIFEST_NAME = "lightft.json"
 _FORMAT = 1
@@ -139,14 +137,6 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
             "save the adapter again."
         )
     return model.eval()
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Leave out peft's own use of a name that transformers is about to drop: no user can mend it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import platform
 import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightft.adapters import AdapterSite, AdapterSpec
-from lightft.checkpoint import Manifest, quiet_peft, save_adapter, tokenizer_digest
-from lightft.comparison import compare_runs
+from lightft.adapters import AdapterSpec
+from lightft.adapters.attach import attach_adapter
+from lightft.checkpoint import save_adapter
 from lightft.cost import Stopwatch, folder_bytes
 from lightft.data import TaskData
-from lightft.errors import AdapterError, DataError, InvalidSettingError
-from lightft.inference import Predictor, head_settings
+from lightft.description import (
+    describe_data,
+    describe_model,
+    environment_of,
+    finished_run,
+    interval_scores,
+    is_same_run,
+    manifest_of,
+)
+from lightft.errors import InvalidSettingError
+from lightft.inference import Predictor
 from lightft.metrics import score_predictions
-from lightft.models import ModelLoader, count_parameters, head_modules, provenance_of, share_weights
-from lightft.models.structure import keep_head_in_float32
+from lightft.models import ModelLoader, count_parameters, provenance_of
 from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
 from lightft.tasks.head import max_input_length
+from lightft.tasks.of_model import head_of_model, labels_of
 from lightft.training import Callback, TrainConfig, TrainingResult, train_model
 
-__all__ = ["LoRATrainer", "QLoRATrainer"]
+__all__ = ["LoRATrainer", "QLoRATrainer", "as_predictor"]
 
 # What a model was trained to do, so that a trained model alone can be compared with others.
 _TRAINED: weakref.WeakKeyDictionary[nn.Module, Predictor] = weakref.WeakKeyDictionary()
-_PACKAGES = ("lightft", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers")
 
 
 class LoRATrainer:
@@ -119,13 +123,14 @@ class LoRATrainer:
         config = replace(config, learning_rate=_learning_rate(config, spec, head))
         model, self.result, _ = _train(base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks)
         self.tokenizer, self.head = tokenizer, head
-        self._described = _describe_model(base, head, spec, config)
+        self._described = describe_model(base, head, spec, config)
         _TRAINED[model] = self.predictor(model)
         return model
 
     def evaluate(self, model: nn.Module, dataset: Sequence[Example]) -> dict[str, float]:
         """Return the head's metrics of ``model`` on ``dataset``, by name."""
-        return score_predictions(self.predict(model, dataset), self._known_head(dataset).metrics, self._known_head(dataset).labels)
+        head = self._known_head(dataset)
+        return score_predictions(self.predict(model, dataset), head.metrics, head.labels)
 
     def predict(self, model: Any, dataset: Sequence[Example]) -> list[Prediction]:
         """Return one prediction per example, in order."""
@@ -150,13 +155,13 @@ class LoRATrainer:
         """
         if self.output_dir is None:
             raise InvalidSettingError("fit() writes a run to disk: give the trainer output_dir='runs/NAME'.")
-        finished = _finished_run(self.output_dir)
+        finished = finished_run(self.output_dir)
         started = time.perf_counter()
         base, tokenizer, head = self._base_model(data.train, data)
         config = replace(self.config, learning_rate=_learning_rate(self.config, self.adapter, head))
-        described = {**_describe_model(base, head, self.adapter, config), "data": _describe_data(data)}
+        described = {**describe_model(base, head, self.adapter, config), "data": describe_data(data)}
         if finished is not None:
-            if resume and _same(finished, described):
+            if resume and is_same_run(finished, described):
                 return finished
             raise InvalidSettingError(
                 f"{self.output_dir} already holds the run {finished.name!r}"
@@ -171,7 +176,7 @@ class LoRATrainer:
             )
         trainable, total = count_parameters(model)
         folder = save_adapter(
-            model, tokenizer, _manifest(described, tokenizer, head, max_length), self.output_dir / "adapter"
+            model, tokenizer, manifest_of(described, tokenizer, head, max_length), self.output_dir / "adapter"
         )
         tested = data.test or data.validation
         with Stopwatch(device) as predicting:
@@ -197,14 +202,14 @@ class LoRATrainer:
             history=result.history,
             predictions=tuple(predictions),
             path=self.output_dir,
-            environment=_environment(device),
+            environment=environment_of(device),
             **{
                 **described,
                 "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
                 "data": {**described["data"], "encoding": result.counts},
             },
         )
-        run = replace(run, scores=_scores(run))
+        run = replace(run, scores=interval_scores(run))
         run.save(self.output_dir)
         self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
         return run
@@ -214,7 +219,7 @@ class LoRATrainer:
         if self.tokenizer is None or self.head is None or self._described is None:
             raise InvalidSettingError("There is nothing to save yet: call train() first.")
         length = max_input_length(model, self.tokenizer, self.config.max_length)
-        return save_adapter(model, self.tokenizer, _manifest(self._described, self.tokenizer, self.head, length), folder)
+        return save_adapter(model, self.tokenizer, manifest_of(self._described, self.tokenizer, self.head, length), folder)
 
     def predictor(self, model: Any) -> Predictor:
         """Return a trained model as something to call with texts."""
@@ -230,13 +235,13 @@ class LoRATrainer:
             if self.tokenizer is None:
                 raise InvalidSettingError("A model in memory needs its tokenizer.")
             base, tokenizer = self._model_in_memory(self.base, self.tokenizer)
-            return base, tokenizer, self.head or _head_for_model(base, train)
+            return base, tokenizer, self.head or head_of_model(base, train)
         loader = self._adjusted(self.base)
         if self.head is not None:
             head = self.head
         else:
             task = data.task if data is not None and loader.labels is None else loader.task
-            labels = loader.labels or (data.labels if data is not None else _labels_of(train, task))
+            labels = loader.labels or (data.labels if data is not None else labels_of(train, task))
             head = TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
         base, tokenizer = head.load_model(loader)
         return base, tokenizer, head
@@ -256,7 +261,7 @@ class LoRATrainer:
         if self.head is None:
             if not isinstance(self.base, PreTrainedModel):
                 raise InvalidSettingError("This trainer does not know its labels yet: call train() or fit() first.")
-            return _head_for_model(self.base, dataset)
+            return head_of_model(self.base, dataset)
         return self.head
 
 
@@ -347,197 +352,8 @@ def _train(
     return model, result, max_length
 
 
-def attach_adapter(base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, seed: int = 0) -> PeftModel | PreTrainedModel:
-    """Return a model with a fresh adapter; ``base`` keeps its structure, its settings and its weights.
-
-    Args:
-        base: the model with its head.
-        task_type: a ``peft.TaskType`` value.
-        spec: which adapter.
-        seed: seeds the adapter's first weights.
-
-    Raises:
-        AdapterError: the adapter would train a module other than those asked for.
-    """
-    found = provenance_of(base)
-    head = head_modules(base, found.new_parameters if found else ())
-    if spec.definition.changes_base:
-        whole = share_weights(base, copied=[name for name, _ in base.named_children()])
-        return whole.float().requires_grad_(True)
-    copy = share_weights(base, copied=head)
-    keep_head_in_float32(copy, head)
-    torch.manual_seed(seed)
-    config = spec.build(AdapterSite(copy, task_type, head))
-    if config is None:
-        raise AdapterError(f"The adapter {spec.kind!r} built no peft config but does not declare changes_base.")
-    if found is not None:
-        config.base_model_name_or_path = found.source.location
-        config.revision = found.source.revision
-    with quiet_peft():
-        model = get_peft_model(copy, config)
-    _check_trained_modules(model, head)
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            parameter.data = parameter.data.float()
-    return model
-
-
-def _check_trained_modules(model: PeftModel, head: Sequence[str]) -> None:
-    """peft finds modules to train whole by the end of their names; make sure that it found the head and nothing else."""
-    from peft.utils import ModulesToSaveWrapper
-
-    wrapped = {
-        name for name, module in model.get_base_model().named_modules() if isinstance(module, ModulesToSaveWrapper)
-    }
-    if wrapped != set(head):
-        raise AdapterError(
-            f"peft would train {sorted(wrapped)} whole, but the head is {sorted(head)}. Names that end alike "
-            "cannot be told apart by peft; please report this architecture."
-        )
-
-
-def _head_for_model(model: PreTrainedModel, examples: Sequence[Example]) -> TaskHead:
-    """Return the head a model in memory has, with the labels that its config or the data name."""
-    task = _task_of_model(model)
-    if task == "causal-lm":
-        return TASKS[task]()
-    outputs = model.config.num_labels
-    found = provenance_of(model)
-    if found is not None and found.loader.labels is not None:
-        return TASKS[task](labels=tuple(found.loader.labels))
-    labels = _labels_of(examples, task)
-    named = tuple(model.config.id2label[index] for index in range(outputs))
-    if task == "text-classification" and set(labels) <= set(named):
-        return TASKS[task](labels=named)
-    needed = len(labels) if task == "text-classification" else 2 * len(labels) + 1
-    if needed != outputs:
-        raise DataError(
-            f"The data has {len(labels)} labels ({', '.join(labels)}), for which the model needs {needed} outputs; it has "
-            f"{outputs}. Load it with ModelLoader(name, task={task!r}, labels={list(labels)!r})."
-        )
-    return TASKS[task](labels=labels)
-
-
-def _task_of_model(model: PreTrainedModel) -> str:
-    found = provenance_of(model)
-    if found is not None:
-        return found.loader.task
-    name = type(model).__name__
-    for ending, task in (("ForSequenceClassification", "text-classification"), ("ForTokenClassification", "token-classification")):
-        if name.endswith(ending):
-            return task
-    if model.get_output_embeddings() is not None:
-        return "causal-lm"
-    raise InvalidSettingError(f"A {name} has no task head. Load it with ModelLoader(name, task=...).")
-
-
-def _labels_of(examples: Sequence[Example], task: str) -> tuple[str, ...]:
-    if task == "causal-lm":
-        return ()
-    found: set[str] = set()
-    for example in examples:
-        if isinstance(example.target, str):
-            found.add(example.target)
-        else:
-            found.update(span.label for span in example.target or ())
-    return tuple(sorted(found))
-
-
 def _learning_rate(config: TrainConfig, spec: AdapterSpec, head: TaskHead) -> float:
     if config.learning_rate is not None:
         return config.learning_rate
     kind = spec.definition
     return kind.causal_learning_rate if head.task_type == "CAUSAL_LM" else kind.learning_rate
-
-
-def _describe_model(base: PreTrainedModel, head: TaskHead, spec: AdapterSpec, config: TrainConfig) -> dict[str, Any]:
-    """Return what is trained on what and how: with the data, all that makes one run the same as another."""
-    found = provenance_of(base)
-    return {
-        "task": head.name,
-        "labels": tuple(head.labels),
-        "model": {
-            "name": found.source.name if found else base.name_or_path,
-            "revision": found.source.revision if found else None,
-            "digest": found.source.digest() if found else None,
-            "dtype": found.dtype if found else str(base.dtype).removeprefix("torch."),
-            "quantization": found.loader.quantization if found else None,
-            "seed": found.loader.seed if found else 0,
-        },
-        "adapter": spec.to_json(),
-        "training": {**config.to_json(), "head": head_settings(head)},
-        "seed": config.seed,
-    }
-
-
-def _describe_data(data: TaskData) -> dict[str, Any]:
-    tested = "test" if data.test else "validation"
-    return {
-        "source": data.source,
-        "fingerprint": data.fingerprint,
-        "test_fingerprint": data.split_fingerprint(tested),
-        "tested_on": tested,
-        "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
-        **{key: value for key, value in data.notes.items() if key != "rows"},
-    }
-
-
-def _scores(run: Run) -> dict[str, dict[str, float]]:
-    """Return value and interval of every metric of a run."""
-    measured = compare_runs([run]).row(run.name).scores
-    return {
-        name: {"value": score.value}
-        | ({"low": score.interval.low, "high": score.interval.high} if score.interval is not None else {})
-        for name, score in measured.items()
-    }
-
-
-def _manifest(
-    described: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: TaskHead, max_length: int
-) -> Manifest:
-    import hashlib
-
-    template = tokenizer.chat_template
-    return Manifest(
-        task=head.name,
-        labels=tuple(head.labels),
-        head=head_settings(head),
-        tagging_scheme="BIO" if head.task_type == "TOKEN_CLS" else None,
-        base=described["model"],
-        tokenizer_digest=tokenizer_digest(tokenizer),
-        chat_template_digest=hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None,
-        max_length=max_length,
-        adapter=described["adapter"],
-        training=described["training"],
-        versions=_versions(),
-    )
-
-
-def _finished_run(folder: Path) -> Run | None:
-    return Run.load(folder) if (folder / "run.json").is_file() else None
-
-
-def _same(run: Run, described: dict[str, Any]) -> bool:
-    """Whether a finished run answers what is asked for now."""
-    asked = Run(name=run.name, metrics=run.metrics, **described).to_json()
-    stored = run.to_json()
-    derived = {"best_epoch", "steps"}
-    return (
-        all(asked[key] == stored[key] for key in ("task", "labels", "model", "adapter", "seed"))
-        and asked["data"]["fingerprint"] == stored["data"]["fingerprint"]
-        and asked["training"] == {name: value for name, value in stored["training"].items() if name not in derived}
-    )
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in _PACKAGES}
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    return {
-        "versions": _versions(),
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "date": date.today().isoformat(),
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -283,8 +283,3 @@ def _answer_of(prediction: Prediction) -> Answer:
 
 def _tuples(settings: Any) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def head_settings(head: Any) -> dict[str, Any]:
-    """Return the settings of a head beyond its labels, as plain data."""
-    return {item.name: getattr(head, item.name) for item in fields(head) if item.name != "labels"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -223,3 +225,56 @@ def instructions(rows: int = 12) -> tuple[Example, ...]:
         Example(str(row), " ".join(["say", *filler[: 1 + row % 9]]), " ".join(filler[: 1 + (3 * row) % 7]))
         for row in range(rows)
     )
+
+
+def save_gguf(path: Path, *, seed: int = 0) -> LlamaForCausalLM:
+    """Write the tiny LLaMA as a GGUF file with F32, F16 and Q8_0 tensors; returns the model before quantisation."""
+    import gguf
+
+    tokenizer = llama_tokenizer(chat=False)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(llama_config(len(tokenizer))).eval()
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_vocab_size(config.vocab_size)
+    _write_vocabulary(writer, tokenizer)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        module, _, kind = name.rpartition(".")
+        values = weight.numpy()
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(module.rpartition(".")[2])
+        if heads is not None:
+            # llama.cpp rotates neighbouring dimensions, transformers the two halves.
+            values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        if "mlp" in name:
+            packing = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{names.get_name(module)}.{kind}", gguf.quants.quantize(values, packing), raw_dtype=packing)
+        else:
+            values = values.astype("float16") if "v_proj" in name else values
+            writer.add_tensor(f"{names.get_name(module)}.{kind}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
+
+
+def _write_vocabulary(writer: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    special = {*tokenizer.added_tokens_decoder}
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([tokenizer.convert_ids_to_tokens(index) for index in range(len(tokenizer))])
+    writer.add_token_types([3 if index in special else 1 for index in range(len(tokenizer))])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)

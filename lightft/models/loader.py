@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import InvalidSettingError, ModelLoadError, suggest
 from lightft.models.precision import compute_device, compute_dtype
 from lightft.models.quantization import guard_cpu_kernels, quantization_config
+from lightft.models.quiet import quiet_transformers
 from lightft.models.sources import ModelSource, cache_folder, find_model
 from lightft.models.structure import head_modules, keep_head_in_float32
 from lightft.spans import bio_labels
@@ -172,21 +172,6 @@ class ModelLoader:
                 "ignore_mismatched_sizes": True,
             }
         return arguments
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and load reports off the screen: a new head is what was asked for."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _from_pretrained(auto: Any, source: ModelSource, arguments: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightft.errors import InvalidSettingError, suggest
 
+
 def _without_notice(record: logging.LogRecord) -> bool:
     return "kernels-community" not in record.getMessage()
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, QLoRATrainer
-from lightft.experiment import attach_adapter
+from lightft.adapters.attach import attach_adapter
 from lightft.models import head_modules, linear_modules, provenance_of
 from tests.contracts.architectures import BEYOND, LABELS, PAIRS, Pair, examples, save_base
 
