@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ from lightft.description import (
     is_same_run,
     manifest_of,
 )
-from lightft.errors import InvalidSettingError
+from lightft.errors import DataError, InvalidSettingError
 from lightft.inference import Predictor
 from lightft.metrics import score_predictions
 from lightft.models import ModelLoader, count_parameters, provenance_of
@@ -152,9 +153,15 @@ class LoRATrainer:
 
         Raises:
             InvalidSettingError: no ``output_dir``, or it holds another run.
+            DataError: ``data`` has nothing to score on.
         """
         if self.output_dir is None:
             raise InvalidSettingError("fit() writes a run to disk: give the trainer output_dir='runs/NAME'.")
+        if not data.test and not data.validation:
+            raise DataError(
+                f"{data.source} has neither a test nor a validation split, so that a run could not be scored. "
+                "Load it with validation=0.1, or use train()."
+            )
         finished = finished_run(self.output_dir)
         started = time.perf_counter()
         base, tokenizer, head = self._base_model(data.train, data)
@@ -174,25 +181,33 @@ class LoRATrainer:
             model, result, max_length = _train(
                 base, tokenizer, head, self.adapter, config, data.train, data.validation, self.callbacks
             )
-        trainable, total = count_parameters(model)
-        folder = save_adapter(
-            model, tokenizer, manifest_of(described, tokenizer, head, max_length), self.output_dir / "adapter"
-        )
+        self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
+        processes = PartialState()
+        run = None
+        if processes.is_main_process:
+            predictor = Predictor(model, tokenizer, head, max_length)
+            cost = {"load_seconds": load_seconds, **_training_cost(result, training)}
+            run = self._finish(predictor, data, cost, self.output_dir)
+        processes.wait_for_everyone()
+        return run or Run.load(self.output_dir)
+
+    def _finish(self, predictor: Predictor, data: TaskData, cost: dict[str, Any], output_dir: Path) -> Run:
+        """Save the adapter, predict the test split, and write the run."""
+        described, result, head = self._described, self.result, predictor.head
+        if described is None or result is None:
+            raise InvalidSettingError("There is nothing to write yet: call fit().")
+        manifest = manifest_of(described, predictor.tokenizer, head, predictor.max_length)
+        folder = save_adapter(predictor.model, predictor.tokenizer, manifest, output_dir / "adapter")
         tested = data.test or data.validation
+        device = next(predictor.model.parameters()).device
         with Stopwatch(device) as predicting:
-            predictions = head.predict(model, tokenizer, tested, max_length=max_length)
+            predictions = predictor.predict(tested)
+        trainable, total = count_parameters(predictor.model)
         run = Run(
-            name=self.name or self.output_dir.name,
+            name=self.name or output_dir.name,
             metrics=head.metrics,
             cost={
-                "load_seconds": load_seconds,
-                "train_seconds": training.seconds,
-                "seconds_to_best": result.seconds_to_best,
-                "train_rows_per_second": result.rows / training.seconds,
-                "train_tokens_per_second": result.tokens / training.seconds,
-                "padding_share": 1 - result.tokens / result.padded_tokens,
-                "peak_memory_bytes": training.peak_bytes,
-                "peak_memory_is_of_process": training.peak_is_of_process,
+                **cost,
                 "trainable_parameters": trainable,
                 "total_parameters": total,
                 "adapter_bytes": folder_bytes(folder, "*.safetensors"),
@@ -201,7 +216,7 @@ class LoRATrainer:
             },
             history=result.history,
             predictions=tuple(predictions),
-            path=self.output_dir,
+            path=output_dir,
             environment=environment_of(device),
             **{
                 **described,
@@ -210,8 +225,7 @@ class LoRATrainer:
             },
         )
         run = replace(run, scores=interval_scores(run))
-        run.save(self.output_dir)
-        self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
+        run.save(output_dir)
         return run
 
     def save(self, model: Any, folder: str | Path) -> Path:
@@ -310,6 +324,18 @@ class QLoRATrainer(LoRATrainer):
         if self._quantized is None:
             self._quantized = self._adjusted(found.loader).load_model()
         return self._quantized
+
+
+def _training_cost(result: TrainingResult, training: Stopwatch) -> dict[str, Any]:
+    return {
+        "train_seconds": training.seconds,
+        "seconds_to_best": result.seconds_to_best,
+        "train_rows_per_second": result.rows / training.seconds,
+        "train_tokens_per_second": result.tokens / training.seconds,
+        "padding_share": 1 - result.tokens / result.padded_tokens,
+        "peak_memory_bytes": training.peak_bytes,
+        "peak_memory_is_of_process": training.peak_is_of_process,
+    }
 
 
 def as_predictor(model: Any) -> Predictor:

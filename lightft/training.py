@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lightft.floors  # noqa: F401  (first, so that too old a version is refused before it fails in its own words)
+import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
 
 # isort: split
 import gc

@@ -208,11 +208,17 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     revision = {"revision": source.revision} if source.is_hub else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **revision)
-    except (OSError, ValueError, KeyError, ImportError) as cause:
+    except Exception as cause:  # what the tokenizers library raises is a plain Exception
         raise ModelLoadError(
             f"The model {source.name!r} was found, but not its tokenizer: {cause}. Save one beside it with "
             "tokenizer.save_pretrained(folder)."
         ) from cause
+    # Without its files transformers makes a tokenizer that knows its special tokens and nothing else.
+    if len(tokenizer) <= len(tokenizer.all_special_ids) + 2:
+        raise ModelLoadError(
+            f"The model {source.name!r} was found, but not its tokenizer: there is no vocabulary beside it. Save one "
+            "with tokenizer.save_pretrained(folder)."
+        )
     if not tokenizer.is_fast:
         raise ModelLoadError(
             f"{source.name!r} has only a slow tokenizer, which cannot tell where in the text a token stands. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +10,6 @@ from torch import nn
 
 from lightft.errors import InvalidSettingError, suggest
 
-
-def _without_notice(record: logging.LogRecord) -> bool:
-    return "kernels-community" not in record.getMessage()
-
-
-# bitsandbytes says at import that a package for faster inference is missing; nobody who trains needs it.
-_NOTICES = logging.getLogger("bitsandbytes.backends.cpu.ops")
-_NOTICES.addFilter(_without_notice)
-try:
-    import bitsandbytes
-finally:
-    _NOTICES.removeFilter(_without_notice)
 
 __all__ = ["QUANTIZATIONS", "guard_cpu_kernels", "quantization_config"]
 
@@ -64,6 +51,8 @@ def guard_cpu_kernels(model: nn.Module) -> None:
     On processors with AVX512-BF16 the first forward in eval mode repacks each weight; gradients taken afterwards are
     wrong and merging yields garbage. The flag is set in ``__init__``, so it must be cleared on every instance.
     """
+    import bitsandbytes
+
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False

@@ -151,15 +151,16 @@ def _hub_source(name: str, revision: str | None) -> ModelSource:
         ) from cause
     except HFValidationError as cause:
         raise ModelLoadError(f"{name!r} is neither an existing path nor a Hub id of the form owner/name.") from cause
-    # A file that is absent from the Hub and one that cannot be asked for are told apart by this order:
-    # LocalEntryNotFoundError is an EntryNotFoundError too.
-    except (LocalEntryNotFoundError, _NETWORK_ERROR, OSError) as cause:
+    except (EntryNotFoundError, _NETWORK_ERROR, OSError) as cause:
+        # LocalEntryNotFoundError, "not in the cache and nobody to ask", is an EntryNotFoundError too.
+        if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+            raise ModelLoadError(
+                f"The Hub repository {asked} has no config.json, so it holds no transformers model."
+            ) from cause
         raise ModelLoadError(
             f"The Hub cannot be reached and {asked} is not in the local cache. Connect once to download it, or give a "
             "local folder, a .gguf file, or 'package:NAME/path'."
         ) from cause
-    except EntryNotFoundError as cause:
-        raise ModelLoadError(f"The Hub repository {asked} has no config.json, so it holds no transformers model.") from cause
     return ModelSource(name, name, revision=config.parent.name)
 
 

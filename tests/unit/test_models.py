@@ -80,6 +80,9 @@ def test_a_folder_without_weights_or_tokenizer_is_refused(tmp_path: Path, tiny_b
     shutil.copytree(tiny_bert, tmp_path / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).unlink()
+    with pytest.raises(ModelLoadError, match="was found, but not its tokenizer: there is no vocabulary beside it"):
+        load(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelLoadError, match="was found, but not its tokenizer"):
         load(tmp_path / "model")
     wordpiece_tokenizer().save_pretrained(tmp_path / "model")
@@ -125,6 +128,13 @@ def test_the_hub_is_read_at_the_commit_that_is_recorded(
             ModelLoader("somebody/nothing", labels=LABELS).load_model()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub not wait between its attempts to reach the Hub."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_hub_that_cannot_be_reached_is_told_from_a_model_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +143,7 @@ def test_a_hub_that_cannot_be_reached_is_told_from_a_model_that_is_not_there(
         ModelLoader("somebody/bert", labels=LABELS).load_model()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_cached_hub_model_needs_no_hub(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_hub(monkeypatch, tmp_path / "cache") as hub:
         commit = hub.add_model("somebody/bert", tiny_bert)

@@ -1,7 +1,8 @@
-"""The oldest versions lightft trains with; importing this module refuses older ones."""
+"""Imports the deep-learning stack: refuses versions that are too old, and leaves out a notice that no user can act on."""
 
 from __future__ import annotations
 
+import logging
 from importlib import metadata
 
 from packaging.version import Version
@@ -24,4 +25,19 @@ def _refuse_old_versions() -> None:
             )
 
 
+def _import_bitsandbytes_quietly() -> None:
+    """Import bitsandbytes without its notice that a package for faster inference, which training cannot use, is missing."""
+
+    def is_something_else(record: logging.LogRecord) -> bool:
+        return "kernels-community" not in record.getMessage()
+
+    notices = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    notices.addFilter(is_something_else)
+    try:
+        import bitsandbytes  # noqa: F401
+    finally:
+        notices.removeFilter(is_something_else)
+
+
 _refuse_old_versions()
+_import_bitsandbytes_quietly()
