@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightft.errors import LightFTError as LightFTError
     from lightft.experiment import LoRATrainer as LoRATrainer
     from lightft.experiment import QLoRATrainer as QLoRATrainer
+    from lightft.exporters import export as export
     from lightft.inference import load as load
     from lightft.llm_ner import LLMNERExtractor as LLMNERExtractor
     from lightft.models import ModelLoader as ModelLoader
@@ -40,6 +41,7 @@ _HOME = {
     "Run": "lightft.records",
     "Span": "lightft.records",
     "TaskData": "lightft.data",
+    "export": "lightft.exporters",
     "load": "lightft.inference",
     "load_data": "lightft.data",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "Run",
     "Span",
     "TaskData",
+    "export",
     "load",
     "load_data",
 ]

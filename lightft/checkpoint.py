@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -125,10 +126,13 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
     stored = _stored_shapes(folder)
     try:
         with quiet_peft():
+            # What peft only warns of is refused below.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
             model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
     except (ValueError, RuntimeError, KeyError) as cause:
+        reason = f"the tensor {cause} is missing." if isinstance(cause, KeyError) else str(cause).splitlines()[0]
         raise AdapterError(
-            f"The adapter in {folder} does not fit {type(base).__name__}: {str(cause).splitlines()[0]} "
+            f"The adapter in {folder} does not fit {type(base).__name__}: {reason} "
             "It was probably trained on another base model."
         ) from cause
     expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
@@ -155,8 +159,11 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     weights = folder / SAFETENSORS_WEIGHTS_NAME
     if not weights.is_file():
         raise AdapterError(f"{folder} has no {SAFETENSORS_WEIGHTS_NAME}: the adapter's weights are missing.")
-    with safe_open(weights, "pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    try:
+        with safe_open(weights, "pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    except SafetensorError as cause:
+        raise AdapterError(f"{weights} is damaged ({cause}). Save the adapter again, or restore the file.") from cause
 
 
 def _first(names: list[str]) -> str:

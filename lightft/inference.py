@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.checkpoint import MANIFEST_NAME, Manifest, load_adapter, tokenizer_digest
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader, provenance_of
+from lightft.models.quantization import dequantized
 from lightft.records import Example, Message, Prediction, Span
 from lightft.spans import bio_labels, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
@@ -110,7 +111,12 @@ class Predictor:
 
 
 def load(
-    path: str | Path, *, base: str | None = None, labels: Sequence[str] | None = None, device: str = "auto"
+    path: str | Path,
+    *,
+    base: str | None = None,
+    labels: Sequence[str] | None = None,
+    device: str = "auto",
+    dequantize: bool = False,
 ) -> Predictor:
     """Open what was trained: an adapter folder of ours, a plain PEFT folder, or any classification, token-classification
     or causal checkpoint.
@@ -120,6 +126,8 @@ def load(
         base: where the base model is now, when it moved since training.
         labels: the classes or entity types, in the model's order, where the folder does not name them.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
+        dequantize: hold a 4-bit base as the float32 weights that its bits stand for: the same answers up to rounding,
+            faster on a CPU, in eight times the memory.
 
     Raises:
         AdapterError: the base is another than the adapter was trained on, or tensors are missing or unexpected.
@@ -127,13 +135,13 @@ def load(
     """
     folder = Path(path)
     if (folder / MANIFEST_NAME).is_file():
-        return _open_described(folder, base, device)
+        return _open_described(folder, base, device, dequantize=dequantize)
     if (folder / "adapter_config.json").is_file():
         return _open_plain_peft(folder, base, labels, device)
     return _open_checkpoint(str(path), labels, device)
 
 
-def _open_described(folder: Path, base: str | None, device: str) -> Predictor:
+def _open_described(folder: Path, base: str | None, device: str, *, dequantize: bool) -> Predictor:
     manifest = Manifest.read(folder)
     head = TASKS[manifest.task](labels=manifest.labels, **_tuples(manifest.head))
     is_adapter = (folder / "adapter_config.json").is_file()
@@ -152,6 +160,8 @@ def _open_described(folder: Path, base: str | None, device: str) -> Predictor:
     if is_adapter:
         _refuse_other_base(model, manifest, folder)
         _refuse_other_tokenizer(tokenizer, manifest, folder)
+        if dequantize and loader.quantization is not None:
+            model = dequantized(model, loader.quantization)
         model = load_adapter(model, folder)
     return Predictor(model.eval(), tokenizer, head, manifest.max_length)
 
@@ -211,11 +221,12 @@ def _head_of_checkpoint(name: str, task: str, model: PreTrainedModel, labels: Se
             f"Give their names in that order: lightft.load({name!r}, labels=[...])."
         )
     if task == "text-classification":
+        if labels is not None and len(labels) != len(outputs):
+            raise InvalidSettingError(f"The model has {len(outputs)} outputs. Give as many labels; {len(labels)} labels were given.")
         return TASKS[task](labels=tuple(labels or outputs))
-    if labels is not None:
-        return TokenClassification(tuple(labels), tags=_fitting(tuple(labels), len(outputs)))
-    types = tuple(dict.fromkeys(split_tag(tag)[1] for tag in outputs if tag != "O"))
-    return TokenClassification(types, tags=outputs)
+    tags = outputs if labels is None else _fitting(tuple(labels), len(outputs))
+    types = tuple(dict.fromkeys(split_tag(tag)[1] for tag in tags if tag != "O"))
+    return TokenClassification(types, tags=tags)
 
 
 def _fitting(labels: tuple[str, ...], outputs: int) -> tuple[str, ...]:

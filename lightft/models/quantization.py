@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from lightft.errors import InvalidSettingError, suggest
+from lightft.errors import AdapterError, InvalidSettingError, suggest
 
 
-__all__ = ["QUANTIZATIONS", "guard_cpu_kernels", "quantization_config"]
+__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "quantization_config"]
 
 QUANTIZATIONS = ("nf4", "int8")
 
@@ -43,6 +44,22 @@ def quantization_config(kind: str, *, compute_dtype: torch.dtype, skip: Sequence
         bnb_4bit_compute_dtype=compute_dtype,
         llm_int8_skip_modules=skipped,
     )
+
+
+def dequantized(model: PreTrainedModel, kind: str) -> PreTrainedModel:
+    """Return ``model`` with ordinary float32 layers that hold the values its 4-bit weights stand for.
+
+    Raises:
+        AdapterError: ``kind`` is ``"int8"``: its activations are quantised too, so that no weights give its answers.
+    """
+    if kind != "nf4":
+        raise AdapterError(
+            f"A base in {kind!r} cannot be dequantised or merged: its activations are quantised too, and no weights give "
+            "the same answers. Train on 'nf4' or on an unquantised base to merge, or use the adapter as it is."
+        )
+    plain: PreTrainedModel = model.dequantize(dtype=torch.float32)
+    plain.is_loaded_in_4bit = False
+    return plain.float()
 
 
 def guard_cpu_kernels(model: nn.Module) -> None:
