@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,22 @@ from lightft.training import Callback, TrainConfig, TrainingResult, train_model
 
 __all__ = ["LoRATrainer", "QLoRATrainer", "as_predictor"]
 
-# What a model was trained to do, so that a trained model alone can be compared with others.
-_TRAINED: weakref.WeakKeyDictionary[nn.Module, Predictor] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a model was trained to do and how, so that a trained model alone can be saved, and compared with others.
+
+    It does not hold the model: one that nobody else holds is to be forgotten.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    head: TaskHead
+    max_length: int
+    described: dict[str, Any]
+
+
+_TRAINED: weakref.WeakKeyDictionary[nn.Module, _Training] = weakref.WeakKeyDictionary()
 
 
 class LoRATrainer:
@@ -122,10 +136,11 @@ class LoRATrainer:
         config = TrainConfig.from_settings({**self.config.to_json(), **settings})
         base, tokenizer, head = self._base_model(train_dataset)
         config = replace(config, learning_rate=_learning_rate(config, spec, head))
-        model, self.result, _ = _train(base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks)
+        model, self.result, max_length = _train(
+            base, tokenizer, head, spec, config, train_dataset, eval_dataset, self.callbacks
+        )
         self.tokenizer, self.head = tokenizer, head
-        self._described = describe_model(base, head, spec, config)
-        _TRAINED[model] = self.predictor(model)
+        _TRAINED[model] = _Training(tokenizer, head, max_length, describe_model(base, head, spec, config))
         return model
 
     def evaluate(self, model: nn.Module, dataset: Sequence[Example]) -> dict[str, float]:
@@ -138,8 +153,7 @@ class LoRATrainer:
         if self.tokenizer is None:
             raise InvalidSettingError("This trainer has no tokenizer yet: call train() first, or pass one to it.")
         head = self._known_head(dataset)
-        length = max_input_length(model, self.tokenizer, self.config.max_length)
-        return head.predict(model, self.tokenizer, dataset, max_length=length)
+        return head.predict(model, self.tokenizer, dataset, max_length=self._max_length(model, self.tokenizer))
 
     def fit(self, data: TaskData, *, resume: bool = False) -> Run:
         """Train on ``data.train``, keep the best epoch on ``data.validation``, predict ``data.test``, and write the run.
@@ -230,16 +244,22 @@ class LoRATrainer:
 
     def save(self, model: Any, folder: str | Path) -> Path:
         """Write a model that ``train`` returned as an adapter folder, for ``lightft.load``, and return the folder."""
-        if self.tokenizer is None or self.head is None or self._described is None:
-            raise InvalidSettingError("There is nothing to save yet: call train() first.")
-        length = max_input_length(model, self.tokenizer, self.config.max_length)
-        return save_adapter(model, self.tokenizer, manifest_of(self._described, self.tokenizer, self.head, length), folder)
+        trained = _TRAINED.get(model)
+        if trained is None:
+            raise InvalidSettingError("There is nothing to save yet: call train() first, and give the model it returns.")
+        manifest = manifest_of(trained.described, trained.tokenizer, trained.head, trained.max_length)
+        return save_adapter(model, trained.tokenizer, manifest, folder)
 
     def predictor(self, model: Any) -> Predictor:
         """Return a trained model as something to call with texts."""
         if self.tokenizer is None or self.head is None:
             raise InvalidSettingError("Train first: the trainer does not know its tokenizer and head yet.")
-        return Predictor(model, self.tokenizer, self.head, max_input_length(model, self.tokenizer, self.config.max_length))
+        return Predictor(model, self.tokenizer, self.head, self._max_length(model, self.tokenizer))
+
+    def _max_length(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many tokens ``model`` reads at once: as in its training, where it was trained."""
+        trained = _TRAINED.get(model)
+        return trained.max_length if trained is not None else max_input_length(model, tokenizer, self.config.max_length)
 
     def _base_model(
         self, train: Sequence[Example], data: TaskData | None = None
@@ -347,7 +367,8 @@ def as_predictor(model: Any) -> Predictor:
     if isinstance(model, Predictor):
         return model
     if isinstance(model, nn.Module) and model in _TRAINED:
-        return _TRAINED[model]
+        trained = _TRAINED[model]
+        return Predictor(model, trained.tokenizer, trained.head, trained.max_length)
     found = provenance_of(model) if isinstance(model, nn.Module) else None
     if found is None or (found.loader.labels is None and found.loader.task != "causal-lm"):
         raise InvalidSettingError(

@@ -201,7 +201,7 @@ class Run:
         """Read a folder that ``save`` wrote.
 
         Raises:
-            DataError: the folder holds no finished run.
+            DataError: the folder holds no finished run, or a damaged one.
         """
         folder = Path(folder)
         if not (folder / "run.json").is_file():
@@ -209,11 +209,14 @@ class Run:
                 f"{folder} holds no finished run: there is no run.json in it. Name the output_dir that a trainer's "
                 "fit() wrote."
             )
-        described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        described["metrics"] = tuple(described["metrics"])
-        described["labels"] = tuple(described["labels"])
-        predictions = tuple(Prediction.from_json(row) for row in read_jsonl(folder / "predictions.jsonl"))
-        return cls(**described, predictions=predictions, path=folder)
+        try:
+            described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            described["metrics"] = tuple(described["metrics"])
+            described["labels"] = tuple(described["labels"])
+            predictions = tuple(Prediction.from_json(row) for row in read_jsonl(folder / "predictions.jsonl"))
+            return cls(**described, predictions=predictions, path=folder)
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as cause:
+            raise DataError(f"The run in {folder} is damaged ({cause}). Restore it, or delete it and run it again.") from cause
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ __all__ = [
     "MISSING",
     "count_words",
     "duration_words",
+    "p_value_cell",
     "p_value_words",
     "percent_words",
     "printable",
@@ -36,11 +37,21 @@ def signed_words(value: float | None, unit: str = "fraction") -> str:
     return text if text == MISSING or text.startswith(_MINUS) else f"+{text}"
 
 
-def p_value_words(p: float | None) -> str:
+def p_value_words(p: float) -> str:
     """Return ``p = 0.031`` or ``p < 0.001``."""
-    if p is None or math.isnan(p):
+    words = p_value_cell(p)
+    if words == MISSING:
         return MISSING
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return f"p {words}" if words.startswith("<") else f"p = {words}"
+
+
+def p_value_cell(p: float) -> str:
+    """Return ``0.031`` or ``< 0.001``, for a column that is headed p."""
+    if math.isnan(p):
+        return MISSING
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def percent_words(share: float) -> str:
@@ -56,13 +67,8 @@ def count_words(count: float | None) -> str:
         return f"{count:,.0f}"
     scale, letter = (1e9, "B") if count >= 999.5e6 else (1e6, "M")
     scaled = count / scale
-    return (
-        f"{scaled:.2f} {letter}"
-        if scaled < 10
-        else f"{scaled:.1f} {letter}"
-        if scaled < 100
-        else f"{scaled:.0f} {letter}"
-    )
+    decimals = 2 if scaled < 10 else 1 if scaled < 100 else 0
+    return f"{scaled:.{decimals}f} {letter}"
 
 
 def duration_words(seconds: float | None) -> str:

@@ -184,11 +184,13 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> str:
 
 
 def _use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     monkeypatch.setenv("HF_ENDPOINT", url)
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "ENDPOINT", url)
+    # The module's own client keeps the address of the time it was imported.
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

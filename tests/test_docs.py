@@ -17,6 +17,7 @@ import pytest
 from lightft import errors
 from lightft.adapters import ADAPTERS
 from lightft.cli import main
+from lightft.exporters import EXPORTERS
 from lightft.metrics import METRICS
 from lightft.records import Run
 from lightft.reports import REPORTS
@@ -66,7 +67,7 @@ def workplace(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def registered_here() -> None:
     """Forget, after the test, the plug-ins that a page registered."""
-    registries = (ADAPTERS, METRICS, REPORTS, TASKS)
+    registries = (ADAPTERS, EXPORTERS, METRICS, REPORTS, TASKS)
     before = [set(registry) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):

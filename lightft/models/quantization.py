@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from lightft.errors import AdapterError, InvalidSettingError, suggest
 
 
-__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "quantization_config"]
+__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "int8_tensors", "quantization_config"]
 
 QUANTIZATIONS = ("nf4", "int8")
 
@@ -36,6 +37,7 @@ def quantization_config(kind: str, *, compute_dtype: torch.dtype, skip: Sequence
     # A name that nothing ends with keeps the library from adding its own guess of what the head is.
     skipped = list(skip) or ["lightft-skips-nothing"]
     if kind == "int8":
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_no_cast_notice)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -62,6 +64,11 @@ def dequantized(model: PreTrainedModel, kind: str) -> PreTrainedModel:
     return plain.float()
 
 
+def _is_no_cast_notice(record: logging.LogRecord) -> bool:
+    """Leave out that inputs become float16, which is how the method works, said at every product of every layer."""
+    return "inputs will be cast" not in record.getMessage()
+
+
 def guard_cpu_kernels(model: nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights for its inference-only CPU kernel.
 
@@ -73,3 +80,18 @@ def guard_cpu_kernels(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def int8_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Return the integers and scales of every 8-bit layer, after moving them to where the layer keeps them in use.
+
+    bitsandbytes takes them off the weight at a layer's first forward pass; another layer on the same weight would then
+    find none, and quantise the integers as if they were weights.
+    """
+    import bitsandbytes
+
+    layers = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)]
+    for layer in layers:
+        if layer.weight.CB is not None:
+            layer.init_8bit_state()
+    return [tensor for layer in layers for tensor in (layer.state.CB, layer.state.SCB) if tensor is not None]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightft.errors import AdapterError
+from lightft.models.quantization import int8_tensors
 
 __all__ = [
     "cast_head_inputs",
@@ -105,6 +106,7 @@ def share_weights(model: PreTrainedModel, copied: Collection[str]) -> PreTrained
     for name, buffer in model.named_buffers():
         if not _is_inside(name, copied):
             memo[id(buffer)] = buffer
+    memo |= {id(tensor): tensor for tensor in int8_tensors(model)}
     return copy.deepcopy(model, memo)
 
 

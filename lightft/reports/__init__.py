@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightft.reports import csv_table, figures, html_page, markdown
-from lightft.reports.report import REPORTS, Report, register
+from lightft.reports import csv_table, html_page, markdown, scores_svg
+from lightft.reports.report import REPORTS, Report, register, save_report
 
-__all__ = ["REPORTS", "Report", "csv_table", "figures", "html_page", "markdown", "register"]
+__all__ = ["REPORTS", "Report", "csv_table", "html_page", "markdown", "register", "save_report", "scores_svg"]

@@ -14,19 +14,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from lightft.comparison import (
-    Comparison,
-    ComparisonRow,
-    MetricInfo,
-    RunDifference,
-    cost_words,
-    interval_words,
-    seed_group_words,
-)
-from lightft.reports.figures import draw_pictures
+from lightft.comparison import Comparison, ComparisonRow, MetricInfo, RunDifference
+from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words, seed_group_words
 from lightft.reports.method import how_it_was_measured, settings_in_common, settings_that_differ
+from lightft.reports.pictures import draw_pictures
 from lightft.reports.report import REPORTS
-from lightft.wording import MISSING, p_value_words, percent_words, printable, score_words, signed_words
+from lightft.wording import MISSING, p_value_cell, percent_words, printable, score_words, signed_words
 
 
 @REPORTS.register("html")
@@ -37,10 +30,14 @@ def html_page(comparison: Comparison) -> str:
     sorts its tables.
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # It sees every value before it is escaped: the one place that no text gets past.
+        finalize=_on_page,
     )
-    # A finalizer sees every value before it is escaped: the one place that no text gets past.
-    environment.finalize = lambda value: _on_page(value) if type(value) is str else value
     script, style = _file("page.js"), _file("page.css")
     pictures = [(one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)]
     headline = comparison.metric(comparison.headline)
@@ -55,7 +52,7 @@ def html_page(comparison: Comparison) -> str:
         style=_trusted(style),
         score_heading=[_metric_heading(comparison, metric) for metric in comparison.metrics],
         score_rows=_score_rows(comparison),
-        cost_heading=[*cost_words({})],
+        cost_heading=[*COST_HEADINGS.values()],
         cost_rows=_cost_rows(comparison),
         differences=[_difference_cells(one, headline) for one in comparison.differences],
         seeds=[seed_group_words(group, headline) for group in comparison.seed_groups],
@@ -86,8 +83,7 @@ class _Heading:
 
 def _title(comparison: Comparison) -> str:
     source = f" on {comparison.test_set.source}" if comparison.test_set.source else ""
-    task = comparison.task.replace("-", " ").removesuffix(" lm")
-    task = f"{task} LM" if comparison.task.endswith("-lm") else task
+    task = re.sub(r" lm$", " LM", comparison.task.replace("-", " "))
     return f"{task[:1].upper()}{task[1:]}{source}"
 
 
@@ -119,29 +115,17 @@ def _score_rows(comparison: Comparison) -> list[tuple[str, list[_Cell]]]:
 
 def _best_value(rows: Sequence[ComparisonRow], metric: MetricInfo) -> float | None:
     values = [row.scores[metric.name].value for row in rows if not math.isnan(row.scores[metric.name].value)]
-    if not values:
-        return None
-    return max(values) if metric.higher_is_better else min(values)
-
-
-_COST_KEYS = ("trainable_parameters", "train_seconds", "peak_memory_bytes", "adapter_bytes", "predictions_per_second")
+    return (max if metric.higher_is_better else min)(values, default=None)
 
 
 def _cost_rows(comparison: Comparison) -> list[tuple[str, list[_Cell]]]:
     return [
-        (
-            row.name,
-            [
-                _Cell(text, value=_sortable(row.cost.get(key)))
-                for key, text in zip(_COST_KEYS, cost_words(row.cost).values(), strict=True)
-            ],
-        )
+        (row.name, [_Cell(words, value=_sortable(row.cost.get(key))) for key, words in cost_words(row.cost).items()])
         for row in comparison.ranked()
     ]
 
 
 def _difference_cells(difference: RunDifference, metric: MetricInfo) -> dict[str, Any]:
-    marks = {"better": "better", "worse": "worse", "cannot tell": "open"}
     interval = interval_words(difference.interval, metric.unit)
     return {
         "a": difference.a,
@@ -151,10 +135,10 @@ def _difference_cells(difference: RunDifference, metric: MetricInfo) -> dict[str
             below="" if interval == MISSING else interval,
             value=_sortable(difference.difference),
         ),
-        "p": _Cell(_bare_p(difference.p_value), value=_sortable(difference.p_value)),
-        "adjusted": _Cell(_bare_p(difference.adjusted_p_value), value=_sortable(difference.adjusted_p_value)),
+        "p": _Cell(p_value_cell(difference.p_value), value=_sortable(difference.p_value)),
+        "adjusted": _Cell(p_value_cell(difference.adjusted_p_value), value=_sortable(difference.adjusted_p_value)),
         "verdict": difference.verdict,
-        "mark": marks[difference.verdict],
+        "mark": "open" if difference.verdict == "cannot tell" else difference.verdict,
     }
 
 
@@ -163,13 +147,11 @@ def _trusted(markup: str) -> Markup:
     return Markup(markup)  # noqa: S704
 
 
-def _on_page(text: str) -> str:
-    """Return printable text in which ``p = 0.01`` stays on one line."""
-    return re.sub(r"\bp ([=<]) (?=\d)", "p\u00a0\\1\u00a0", printable(text))
-
-
-def _bare_p(p: float) -> str:
-    return p_value_words(p).removeprefix("p = ").removeprefix("p ")
+def _on_page(value: Any) -> Any:
+    """Return plain text printable, with ``p = 0.01`` on one line; trusted markup and numbers as they are."""
+    if type(value) is not str:
+        return value
+    return re.sub(r"\bp ([=<]) (?=\d)", "p\u00a0\\1\u00a0", printable(value))
 
 
 def _sortable(value: float | None) -> float | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from lightft.comparison import Comparison, cost_words, interval_words, seed_group_words
+from lightft.comparison import Comparison, MetricInfo, Score
+from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words, seed_group_words
 from lightft.reports.method import how_it_was_measured
 from lightft.reports.report import REPORTS
-from lightft.wording import p_value_words, printable, score_words, signed_words
+from lightft.wording import p_value_cell, printable, score_words, signed_words
 
 
 @REPORTS.register("md")
@@ -32,16 +33,19 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _score_lines(comparison: Comparison) -> list[list[str]]:
-    directions = {metric.name: "" if metric.higher_is_better else " (lower is better)" for metric in comparison.metrics}
-    lines = [["run", *(f"{name}{direction}" for name, direction in directions.items())]]
+    lines = [["run", *(metric.directed_name for metric in comparison.metrics)]]
     for row in comparison.ranked():
-        scores = [(row.scores[metric.name], metric.unit) for metric in comparison.metrics]
-        lines.append([row.name, *(f"{score_words(s.value, u)} {interval_words(s.interval, u)}" for s, u in scores)])
+        lines.append([row.name, *(_score_cell(row.scores[metric.name], metric) for metric in comparison.metrics)])
     return lines
 
 
+def _score_cell(score: Score, metric: MetricInfo) -> str:
+    return f"{score_words(score.value, metric.unit)} {interval_words(score.interval, metric.unit)}"
+
+
 def _cost_lines(comparison: Comparison) -> list[list[str]]:
-    return [["run", *cost_words({})], *([row.name, *cost_words(row.cost).values()] for row in comparison.ranked())]
+    heading = ["run", *COST_HEADINGS.values()]
+    return [heading, *([row.name, *cost_words(row.cost).values()] for row in comparison.ranked())]
 
 
 def _difference_lines(comparison: Comparison) -> list[list[str]]:
@@ -54,8 +58,8 @@ def _difference_lines(comparison: Comparison) -> list[list[str]]:
                 difference.b,
                 signed_words(difference.difference, unit),
                 interval_words(difference.interval, unit),
-                p_value_words(difference.p_value).removeprefix("p = ").removeprefix("p "),
-                p_value_words(difference.adjusted_p_value).removeprefix("p = ").removeprefix("p "),
+                p_value_cell(difference.p_value),
+                p_value_cell(difference.adjusted_p_value),
                 difference.verdict,
             ]
         )

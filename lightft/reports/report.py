@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from lightft.comparison import Comparison
-from lightft.errors import InvalidPluginError
+from lightft.errors import InvalidPluginError, InvalidSettingError
 from lightft.registry import Registry
 
-__all__ = ["REPORTS", "Report", "register"]
+__all__ = ["REPORTS", "Report", "register", "save_report"]
 
 Report = Callable[[Comparison], str]
 """A pure function: equal comparisons give equal text. Names of runs and labels are untrusted and must be escaped."""
@@ -36,3 +38,25 @@ REPORTS: Registry[Report] = Registry("reports", "report", _validated)
 
 register = REPORTS.register
 """Decorator that registers a report: ``@lightft.reports.register("tex")`` above its function."""
+
+
+def save_report(comparison: Comparison, path: str | Path) -> Path:
+    """Write a comparison into a file whose suffix says how: a registered report, or ``.json`` for the data.
+
+    Raises:
+        InvalidSettingError: no report has the name of the suffix.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".").lower()
+    if kind == "json":
+        text = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
+    elif kind in REPORTS:
+        text = REPORTS[kind](comparison)
+    else:
+        raise InvalidSettingError(
+            f"{path.name!r} does not say which report to write. End it in one of: "
+            f"{', '.join(f'.{name}' for name in sorted([*REPORTS, 'json']))}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,14 @@ def test_runs_of_the_same_name_are_told_apart() -> None:
     assert any("same name" in note for note in comparison.notes)
 
 
+def test_two_groups_of_seeds_are_held_against_each_other_though_their_names_begin_alike() -> None:
+    runs = [seeded("run", 0.6 + r / 100, seed, r) for r in (4, 16) for seed in (0, 1)]
+    runs = [replace(run, name=f"run-{number}") for number, run in enumerate(runs)]
+    comparison = quick(*runs)
+    assert [group.name for group in comparison.seed_groups] == ["run", "run"]
+    assert len(comparison.differences) == 4
+
+
 def test_one_seed_claims_nothing_about_the_method() -> None:
     assert quick(WEAK, STRONG).notes[0].startswith("1 seed: these runs, on this test set.")
 
@@ -301,7 +310,7 @@ def test_text_form_holds_every_run_and_its_cost() -> None:
         assert expected in text
 
 
-def test_json_form_is_strict_json(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_json_form_is_strict_json(tmp_path: Path) -> None:
     path = quick(WEAK, tagging_run("nothing", skill=0.0)).save(tmp_path / "new" / "comparison.json")
     data = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert [row["name"] for row in data["rows"]] == ["weak", "nothing"]
@@ -309,7 +318,7 @@ def test_json_form_is_strict_json(tmp_path) -> None:  # type: ignore[no-untyped-
     assert data["finding"]
 
 
-def test_the_suffix_says_which_report_is_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_suffix_says_which_report_is_written(tmp_path: Path) -> None:
     comparison = quick(WEAK, STRONG)
     assert comparison.save(tmp_path / "a.md").read_text().startswith("# ")
     assert comparison.save(tmp_path / "a.csv").read_text().startswith("run,span_f1")
@@ -318,7 +327,7 @@ def test_the_suffix_says_which_report_is_written(tmp_path) -> None:  # type: ign
         comparison.save(tmp_path / "a.pdf")
 
 
-def test_runs_read_back_from_disk_compare_as_before(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_runs_read_back_from_disk_compare_as_before(tmp_path: Path) -> None:
     runs = [classification_run("a", skill=0.3), classification_run("b", skill=0.5)]
     read_back = [Run.load(run.save(tmp_path / run.name)) for run in runs]
     assert quick(*read_back).to_json() == quick(*runs).to_json()

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassi
 
 from lightft import AdapterSpec, LoRATrainer, ModelLoader
 from lightft.errors import AdapterError, InvalidSettingError, ModelLoadError
-from lightft.experiment import attach_adapter
+from lightft.adapters.attach import attach_adapter
 from lightft.models import (
     count_parameters,
     find_model,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, Prediction
 from lightft.dropout import FastDropout
 from lightft.errors import InvalidSettingError, TrainingError, UnknownNameError
-from lightft.experiment import attach_adapter
+from lightft.adapters.attach import attach_adapter
 from lightft.tasks import TASKS, CausalLM, TaskHead, TextClassification
 from lightft.training import TrainConfig, train_model
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts

@@ -1,0 +1,120 @@
+"""What a reader of the numbers should know: warnings that they may be wrong, notes on what they do not say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from lightft.comparison.records import ComparisonRow, MetricInfo, SeedGroup
+from lightft.records import Run
+from lightft.wording import MISSING
+
+__all__ = ["notes_on", "warnings_on"]
+
+
+def warnings_on(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return what may make scores too high; runs that not all share a warning are named in it."""
+    touched_by: dict[str, list[str]] = {}
+    for run in runs:
+        split = run.data.get("tested_on", "test")
+        if split == "validation":
+            touched_by.setdefault(_SCORED_ON_VALIDATION, []).append(run.name)
+        found = (run.data.get("duplicates") or {}).get(split) or {}
+        if max(found.get("exact", 0), found.get("normalised", 0)):
+            touched_by.setdefault(_leak(found, len(run.predictions)), []).append(run.name)
+    return tuple(
+        warning if len(touched) == len(runs) else f"{', '.join(touched)}: {warning}"
+        for warning, touched in touched_by.items()
+    )
+
+
+_SCORED_ON_VALIDATION = (
+    "Scored on the validation split, for want of a test split. Where the best epoch was chosen by it, every score may "
+    "be too high."
+)
+
+
+def _leak(found: Mapping[str, int], examples: int) -> str:
+    """Say how many examples also stand in the training data, as ``lightft.data.count_duplicates`` found."""
+    exact, normalised = found.get("exact", 0), found.get("normalised", 0)
+    apart = f" ({normalised:,} apart from case, spaces and punctuation)" if normalised > exact else ""
+    return (
+        f"{exact:,} of {examples:,} test examples also stand in the training data{apart}. They can be answered from "
+        "memory, so that every score may be too high."
+    )
+
+
+def notes_on(
+    given: Sequence[Run],
+    runs: Sequence[Run],
+    rows: Sequence[ComparisonRow],
+    groups: Sequence[SeedGroup],
+    headline: MetricInfo,
+    on: str,
+) -> tuple[str, ...]:
+    """Return what the numbers do not say.
+
+    Args:
+        given: the runs under the names that they came with.
+        runs: the same under unique names.
+        rows: the same as rows of the comparison.
+        groups: those that differ in the seed alone.
+        headline: the headline metric.
+        on: ``"all"`` or ``"common"`` examples.
+    """
+    return (
+        *_on_seeds(rows, groups),
+        *_on_names(given, runs),
+        *_on_headlines(runs, headline),
+        *_on_the_test_set(runs, on),
+        *_on_undefined_scores(rows),
+    )
+
+
+def _on_seeds(rows: Sequence[ComparisonRow], groups: Sequence[SeedGroup]) -> list[str]:
+    notes = []
+    if sum(len(group.runs) for group in groups) < len(rows):
+        notes.append(
+            "1 seed: these runs, on this test set. Another seed would give other runs, so that nothing is claimed "
+            "about the methods behind them."
+        )
+    if groups:
+        notes.append(
+            "Intervals and tests hold each run's seed fixed; the spread over seeds is given apart, and is not part of "
+            "them."
+        )
+    return notes
+
+
+def _on_names(given: Sequence[Run], runs: Sequence[Run]) -> list[str]:
+    renamed = [run.name for run, before in zip(runs, given, strict=True) if run.name != before.name]
+    return [f"Several runs have the same name; they are told apart as {', '.join(renamed)}."] if renamed else []
+
+
+def _on_headlines(runs: Sequence[Run], headline: MetricInfo) -> list[str]:
+    others = dict.fromkeys(run.metrics[0] for run in runs if run.metrics and run.metrics[0] != headline.name)
+    if not others:
+        return []
+    return [f"Some runs name another headline metric: {', '.join(others)}. All are scored in all metrics."]
+
+
+def _on_the_test_set(runs: Sequence[Run], on: str) -> list[str]:
+    notes = []
+    unstated = [run.name for run in runs if not run.data.get("test_fingerprint")]
+    if 0 < len(unstated) < len(runs):
+        notes.append(
+            f"Without a fingerprint of the test set: {', '.join(unstated)}. Ids and gold answers are the same as the "
+            "others'."
+        )
+    for remark in ("test_from", "validation_from"):
+        notes += dict.fromkeys(str(run.data[remark]) for run in runs if run.data.get(remark))
+    if on == "common":
+        notes.append("Only examples that all runs have were scored; the choice is not a random part of the test set.")
+    return notes
+
+
+def _on_undefined_scores(rows: Sequence[ComparisonRow]) -> list[str]:
+    undefined = [
+        f"{metric} of {row.name}" for row in rows for metric, score in row.scores.items() if math.isnan(score.value)
+    ]
+    return [f"Undefined, and shown as {MISSING}: {', '.join(undefined)}."] if undefined else []

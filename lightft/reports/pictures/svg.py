@@ -1,0 +1,85 @@
+"""From what matplotlib draws to an SVG element that a page can hold: its colours, its font, ids of its own."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lightft.reports.pictures.style import PAGE_COLOURS, SETTINGS
+from lightft.wording import printable
+
+__all__ = ["drawn"]
+
+
+def drawn(identity: str, description: str, draw: Callable[[], Figure]) -> str:
+    """Return what ``draw`` draws as one ``<svg>`` element whose ids begin with ``identity``."""
+    file = io.StringIO()
+    with _matplotlib_settings(identity):
+        draw().savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _cleaned(file.getvalue(), identity, description)
+
+
+@contextmanager
+def _matplotlib_settings(identity: str) -> Iterator[None]:
+    # A reader's own matplotlibrc must not change the report. matplotlib types its settings' names one by one.
+    defaults: Any = matplotlib.rcParamsDefault
+    settings: Any = {**defaults, **SETTINGS, "svg.hashsalt": f"lightft-{identity}"}
+    del settings["backend"]
+    with warnings.catch_warnings(), matplotlib.rc_context(settings):
+        # Text stays text, so that the reader's fonts draw what matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+_SVG_NAME = re.compile(r"\{http://www\.w3\.org/2000/svg\}")
+_LINK_NAME = "{http://www.w3.org/1999/xlink}href"
+
+
+def _cleaned(svg: str, identity: str, description: str) -> str:
+    """Return matplotlib's SVG with page colours, unique ids, the page's font, and no metadata or style sheet."""
+    # Only attributes that matplotlib wrote are rewritten; names of runs and labels are text and stay as they are.
+    root = ElementTree.fromstring(svg)  # noqa: S314 (matplotlib wrote it, names escaped)
+    for parent in root.iter():
+        for child in [*parent]:
+            if _SVG_NAME.sub("", child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _SVG_NAME.sub("", element.tag)
+        attributes = dict(element.attrib)
+        element.attrib.clear()
+        for name, value in attributes.items():
+            element.set(*_cleaned_attribute(name, value, identity))
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    root.set("role", "img")
+    root.set("aria-label", printable(description))
+    root.set("stroke-linejoin", "round")
+    root.set("font-family", "system-ui, sans-serif")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _cleaned_attribute(name: str, value: str, identity: str) -> tuple[str, str]:
+    if name == _LINK_NAME:
+        return "href", value.replace("#", f"#{identity}-", 1)
+    if name == "id":
+        return name, f"{identity}-{value}"
+    value = re.sub(r"url\(#", f"url(#{identity}-", value)
+    if name in ("style", "fill", "stroke"):
+        value = re.sub(r"#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), value)
+        value = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px) [^;]*", _font, value)
+        value = re.sub(r"font-family: [^;]*;? ?", "", value)
+    return name, value
+
+
+def _font(match: re.Match[str]) -> str:
+    weight = match[1].strip()
+    return f"font-size: {match[2]}" + (f"; font-weight: {weight}" if weight else "")
