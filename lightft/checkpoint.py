@@ -87,9 +87,7 @@ class Manifest:
             raise AdapterError(f"{path} is damaged ({cause}). Save the adapter again, or restore the file.") from cause
 
 
-def save_adapter(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, manifest: Manifest, folder: str | Path
-) -> Path:
+def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, manifest: Manifest, folder: str | Path) -> Path:
     """Write the adapter, its tokenizer and its manifest as one folder, which appears only when it is whole.
 
     A model that was trained whole is written as an ordinary transformers checkpoint, an adapter as a PEFT folder.
@@ -135,7 +133,10 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
             f"The adapter in {folder} does not fit {type(base).__name__}: {reason} "
             "It was probably trained on another base model."
         ) from cause
-    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    expected = {
+        name: tuple(tensor.shape)
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     missing, unexpected = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
     if missing or unexpected:
         raise AdapterError(
@@ -161,7 +162,9 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise AdapterError(f"{folder} has no {SAFETENSORS_WEIGHTS_NAME}: the adapter's weights are missing.")
     try:
         with safe_open(weights, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+            # An opened file is no dictionary: it has keys but cannot be iterated over itself.
+        names = list(opened.keys())
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as cause:
         raise AdapterError(f"{weights} is damaged ({cause}). Save the adapter again, or restore the file.") from cause
 

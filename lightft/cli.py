@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders that fit() wrote")
     parser.add_argument("--baseline", help="name of the run the others are compared with")
-    parser.add_argument("--report", type=Path, action="append", default=[], help="write a .html, .md, .csv, .svg or .json report")
+    parser.add_argument(
+        "--report", type=Path, action="append", default=[], help="write a .html, .md, .csv, .svg or .json report"
+    )
     parser.set_defaults(run=_compare)
 
 

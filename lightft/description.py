@@ -56,6 +56,7 @@ def describe_model(base: PreTrainedModel, head: TaskHead, spec: AdapterSpec, con
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:
+    """Return where the data came from, what is in it, and which split is tested."""
     tested = "test" if data.test else "validation"
     return {
         "source": data.source,
@@ -80,6 +81,7 @@ def interval_scores(run: Run) -> dict[str, dict[str, float]]:
 def manifest_of(
     described: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: TaskHead, max_length: int
 ) -> Manifest:
+    """Return what ``lightft.json`` will say of a described model."""
     template = tokenizer.chat_template
     return Manifest(
         task=head.name,
@@ -97,6 +99,7 @@ def manifest_of(
 
 
 def finished_run(folder: Path) -> Run | None:
+    """Return the run in ``folder``, None if there is none or it did not finish."""
     return Run.load(folder) if (folder / "run.json").is_file() else None
 
 
@@ -117,6 +120,7 @@ def _versions() -> dict[str, str]:
 
 
 def environment_of(device: torch.device) -> dict[str, Any]:
+    """Return package versions, device, threads and date."""
     return {
         "versions": _versions(),
         "python": platform.python_version(),

@@ -41,7 +41,6 @@ from lightft.training import Callback, TrainConfig, TrainingResult, train_model
 __all__ = ["LoRATrainer", "QLoRATrainer", "as_predictor"]
 
 
-
 @dataclass(frozen=True)
 class _Training:
     """What a model was trained to do and how, so that a trained model alone can be saved, and compared with others.
@@ -246,7 +245,9 @@ class LoRATrainer:
         """Write a model that ``train`` returned as an adapter folder, for ``lightft.load``, and return the folder."""
         trained = _TRAINED.get(model)
         if trained is None:
-            raise InvalidSettingError("There is nothing to save yet: call train() first, and give the model it returns.")
+            raise InvalidSettingError(
+                "There is nothing to save yet: call train() first, and give the model it returns."
+            )
         manifest = manifest_of(trained.described, trained.tokenizer, trained.head, trained.max_length)
         return save_adapter(model, trained.tokenizer, manifest, folder)
 
@@ -393,9 +394,7 @@ def _train(
     """Put the adapter on a copy that shares the base's weights, train it, and return it with what happened."""
     max_length = max_input_length(base, tokenizer, config.max_length)
     model = attach_adapter(base, head.task_type, spec, seed=config.seed)
-    result = train_model(
-        model, tokenizer, head, train, validation, config, max_length=max_length, callbacks=callbacks
-    )
+    result = train_model(model, tokenizer, head, train, validation, config, max_length=max_length, callbacks=callbacks)
     return model, result, max_length
 
 

@@ -79,9 +79,7 @@ class Predictor:
         """Return one prediction per example, in order, with the example's gold answer beside it."""
         return self.head.predict(self.model, self.tokenizer, examples, max_length=self.max_length)
 
-    def generate(
-        self, prompt: str | Sequence[Message], max_new_tokens: int = 200, **options: Any
-    ) -> str:
+    def generate(self, prompt: str | Sequence[Message], max_new_tokens: int = 200, **options: Any) -> str:
         """Return what a causal language model answers to a prompt or a conversation.
 
         Args:
@@ -118,8 +116,10 @@ def load(
     device: str = "auto",
     dequantize: bool = False,
 ) -> Predictor:
-    """Open what was trained: an adapter folder of ours, a plain PEFT folder, or any classification, token-classification
-    or causal checkpoint.
+    """Open what was trained.
+
+    That is an adapter folder of ours, a plain PEFT folder, or any classification, token-classification or causal
+    checkpoint.
 
     Args:
         path: the folder; for a checkpoint also a Hub id or ``package:NAME/path``.
@@ -222,7 +222,9 @@ def _head_of_checkpoint(name: str, task: str, model: PreTrainedModel, labels: Se
         )
     if task == "text-classification":
         if labels is not None and len(labels) != len(outputs):
-            raise InvalidSettingError(f"The model has {len(outputs)} outputs. Give as many labels; {len(labels)} labels were given.")
+            raise InvalidSettingError(
+                f"The model has {len(outputs)} outputs. Give as many labels; {len(labels)} labels were given."
+            )
         return TASKS[task](labels=tuple(labels or outputs))
     tags = outputs if labels is None else _fitting(tuple(labels), len(outputs))
     types = tuple(dict.fromkeys(split_tag(tag)[1] for tag in tags if tag != "O"))

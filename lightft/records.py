@@ -117,7 +117,9 @@ class Prediction:
 def _target_to_json(target: Target | None) -> Any:
     if target is None or isinstance(target, str):
         return target
-    return [[span.start, span.end, span.label, *([] if span.score is None else [round(span.score, 6)])] for span in target]
+    return [
+        [span.start, span.end, span.label, *([] if span.score is None else [round(span.score, 6)])] for span in target
+    ]
 
 
 def _target_from_json(value: Any) -> Target:
@@ -185,7 +187,9 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / "predictions.jsonl", (prediction.to_json() for prediction in self.predictions))
         # run.json comes last: a folder that has one is whole.
-        (folder / "run.json").write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "run.json").write_text(
+            json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         return folder
 
     def to_json(self) -> dict[str, Any]:
@@ -216,7 +220,9 @@ class Run:
             predictions = tuple(Prediction.from_json(row) for row in read_jsonl(folder / "predictions.jsonl"))
             return cls(**described, predictions=predictions, path=folder)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as cause:
-            raise DataError(f"The run in {folder} is damaged ({cause}). Restore it, or delete it and run it again.") from cause
+            raise DataError(
+                f"The run in {folder} is damaged ({cause}). Restore it, or delete it and run it again."
+            ) from cause
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

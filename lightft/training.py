@@ -169,7 +169,9 @@ def train_model(
     """
     learning_rate = config.learning_rate
     if learning_rate is None:
-        raise InvalidSettingError("learning_rate is None; give a number, or train through LoRATrainer, which has defaults.")
+        raise InvalidSettingError(
+            "learning_rate is None; give a number, or train through LoRATrainer, which has defaults."
+        )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise TrainingError("No parameter of the model is trainable. Add an adapter, or use AdapterSpec('full').")
@@ -234,7 +236,9 @@ def train_model(
                             "gradient_norm": norm,
                         }
                         stop |= _record(result, row, callbacks)
-                stop |= _validate_epoch(result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks)
+                stop |= _validate_epoch(
+                    result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks
+                )
                 if stop:
                     break
         keeper.restore(model)
@@ -391,7 +395,8 @@ class _RunningLoss:
 
 def _record(result: TrainingResult, row: dict[str, Any], callbacks: Sequence[Callback]) -> bool:
     result.history.append(row)
-    return any([callback(row) is True for callback in callbacks])
+    asked_to_stop = [callback(row) for callback in callbacks]
+    return True in asked_to_stop
 
 
 def _count_rows(result: TrainingResult, step: Sequence[Sequence[Encoding]]) -> None:

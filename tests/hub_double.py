@@ -189,8 +189,9 @@ def _use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> Non
     monkeypatch.setenv("HF_ENDPOINT", url)
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    # The module's own client keeps the address of the time it was imported.
+    # The clients of both libraries keep the address of the time they were made.
     monkeypatch.setattr(hf_api.api, "endpoint", url)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -21,7 +21,9 @@ from lightft.models.structure import keep_head_in_float32
 __all__ = ["attach_adapter"]
 
 
-def attach_adapter(base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, seed: int = 0) -> PeftModel | PreTrainedModel:
+def attach_adapter(
+    base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, seed: int = 0
+) -> PeftModel | PreTrainedModel:
     """Return a model with a fresh adapter; ``base`` keeps its structure, its settings and its weights.
 
     Args:
@@ -57,7 +59,7 @@ def attach_adapter(base: PreTrainedModel, task_type: str, spec: AdapterSpec, *, 
 
 
 def _check_trained_modules(model: PeftModel, head: Sequence[str]) -> None:
-    """peft finds modules to train whole by the end of their names; make sure that it found the head and nothing else."""
+    """Make sure that peft, which finds modules by the end of their names, trains the head whole and nothing else."""
     wrapped = {
         name for name, module in model.get_base_model().named_modules() if isinstance(module, ModulesToSaveWrapper)
     }

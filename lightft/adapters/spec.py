@@ -129,7 +129,9 @@ class AdapterSpec:
         # Lists become tuples so that a spec read from JSON equals the one it was written from.
         object.__setattr__(self, "kind", kind)
         object.__setattr__(
-            self, "params", {name: tuple(value) if isinstance(value, list) else value for name, value in complete.items()}
+            self,
+            "params",
+            {name: tuple(value) if isinstance(value, list) else value for name, value in complete.items()},
         )
 
     def __hash__(self) -> int:

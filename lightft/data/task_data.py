@@ -14,7 +14,15 @@ from typing import Any
 from lightft.errors import InvalidSettingError, suggest
 from lightft.records import Example, Target
 
-__all__ = ["SPLITS", "TASKS", "TaskData", "compared_text", "count_duplicates", "examples_fingerprint", "normalised_text"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "TaskData",
+    "compared_text",
+    "count_duplicates",
+    "examples_fingerprint",
+    "normalised_text",
+]
 
 TASKS = ("causal-lm", "text-classification", "token-classification")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -53,17 +54,21 @@ class LLMNERExtractor:
         self, model: str | Path | Predictor, labels: Mapping[str, str] | Sequence[str], *, max_new_tokens: int = 128
     ) -> None:
         self.predictor = model if isinstance(model, Predictor) else load(model)
-        if not isinstance(self.predictor.head, CausalLM):
+        head = self.predictor.head
+        if not isinstance(head, CausalLM):
             raise InvalidSettingError(
-                f"LLMNERExtractor needs a causal language model; this one is for {self.predictor.head.name}. "
+                f"LLMNERExtractor needs a causal language model; this one is for {head.name}. "
                 "Call lightft.load(path)(text) instead."
             )
-        self.labels = dict(labels) if isinstance(labels, Mapping) else {label: "" for label in labels}
+        self._head = head
+        self.labels = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
         self.max_new_tokens = max_new_tokens
 
     def prompt(self, text: str) -> str:
         """Return the instruction for one text."""
-        types = "\n".join(f"- {label}: {meaning}" if meaning else f"- {label}" for label, meaning in self.labels.items())
+        types = "\n".join(
+            f"- {label}: {meaning}" if meaning else f"- {label}" for label, meaning in self.labels.items()
+        )
         return (
             f"Find the named entities in the text. The types are:\n{types}\n"
             "Answer with one JSON object from types to lists of mentions, copied letter by letter, and nothing else.\n\n"
@@ -72,11 +77,9 @@ class LLMNERExtractor:
 
     def extract(self, texts: Iterable[str]) -> Iterator[Document]:
         """Yield the entities of each text, in order; texts are read as the answers are."""
-        head = self.predictor.head
-        assert isinstance(head, CausalLM)
         remaining = iter(texts)
         while chunk := list(islice(remaining, _TEXTS_PER_CHUNK)):
-            answers = head.generate(
+            answers = self._head.generate(
                 self.predictor.model,
                 self.predictor.tokenizer,
                 [[Message("user", self.prompt(text))] for text in chunk],
@@ -114,15 +117,19 @@ def _dictionary(answer: str) -> list[tuple[str, str]] | None:
         return None
     try:
         found = json.loads(match.group())
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(match.group())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            with warnings.catch_warnings():
+                # The answer is a model's, and its odd escapes are no one's to mend.
+                warnings.simplefilter("ignore")
+                found = ast.literal_eval(match.group())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
     if not isinstance(found, dict):
         return None
     pairs = []
     for label, mentions in found.items():
         listed = mentions if isinstance(mentions, list | tuple) else [mentions]
-        pairs += [(str(label), mention) for mention in listed if isinstance(mention, str)]
+        # A year comes as a number, and nothing as null.
+        pairs += [(str(label), str(mention)) for mention in listed if mention is not None]
     return pairs

@@ -174,7 +174,9 @@ class ModelLoader:
         return arguments
 
 
-def _from_pretrained(auto: Any, source: ModelSource, arguments: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_pretrained(
+    auto: Any, source: ModelSource, arguments: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
         with quiet_transformers():
             model, info = auto.from_pretrained(source.location, output_loading_info=True, **arguments)
@@ -228,8 +230,7 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a decoder without a padding token one, in the tokenizer and in the config, from which a text classifier
-    finds the last token to read."""
+    """Give a decoder without a padding token one: its text classifier reads the last token that is no padding."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token is not None else tokenizer.eos_token
     text_config = model.config.get_text_config()

@@ -12,15 +12,16 @@ from transformers import PreTrainedModel
 
 from lightft.errors import AdapterError, InvalidSettingError, suggest
 
-
 __all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "int8_tensors", "quantization_config"]
 
 QUANTIZATIONS = ("nf4", "int8")
 
 
 def quantization_config(kind: str, *, compute_dtype: torch.dtype, skip: Sequence[str]) -> Any:
-    """Return the ``BitsAndBytesConfig`` of ``"nf4"`` (double quantisation, Dettmers et al. 2023, arXiv:2305.14314) or
-    ``"int8"`` (Dettmers et al. 2022, arXiv:2208.07339).
+    """Return the ``BitsAndBytesConfig`` of one kind.
+
+    ``"nf4"`` is 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, arXiv:2305.14314), ``"int8"`` is
+    LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339).
 
     Args:
         kind: one of QUANTIZATIONS.

@@ -111,7 +111,9 @@ def _local_source(name: str, path: Path) -> ModelSource:
         ggufs = sorted(file.name for file in path.glob("*.gguf"))
         if len(ggufs) == 1:
             return ModelSource(name, str(path), gguf_file=ggufs[0])
-        hint = f"name one of its GGUF files ({', '.join(ggufs)})" if ggufs else "name a folder that save_pretrained wrote"
+        hint = (
+            f"name one of its GGUF files ({', '.join(ggufs)})" if ggufs else "name a folder that save_pretrained wrote"
+        )
         raise ModelLoadError(f"{name!r} is a folder without a config.json: {hint}.")
     raise ModelLoadError(f"{name!r} is neither a model folder nor a .gguf file. Name one of these, or a Hub id.")
 
@@ -129,7 +131,9 @@ def _inside_package(name: str) -> Path:
         )
     path = Path(next(iter(spec.submodule_search_locations))) / inside
     if not path.exists():
-        there = ", ".join(sorted(file.name for file in path.parent.iterdir())[:10]) if path.parent.is_dir() else "nothing"
+        there = (
+            ", ".join(sorted(file.name for file in path.parent.iterdir())[:10]) if path.parent.is_dir() else "nothing"
+        )
         raise ModelLoadError(f"The package {package!r} has no {inside!r}; beside it there is: {there}.")
     return path
 
@@ -143,7 +147,9 @@ def _hub_source(name: str, revision: str | None) -> ModelSource:
             f"The Hub model {asked} is gated: accept its terms on its page, then log in with `hf auth login`."
         ) from cause
     except RevisionNotFoundError as cause:
-        raise ModelLoadError(f"The Hub model {name!r} has no revision {revision!r}. Check the commit, tag or branch.") from cause
+        raise ModelLoadError(
+            f"The Hub model {name!r} has no revision {revision!r}. Check the commit, tag or branch."
+        ) from cause
     except RepositoryNotFoundError as cause:
         raise ModelLoadError(
             f"There is no model {name!r} on the Hub, or it is private. Check the spelling (owner/name), log in with "

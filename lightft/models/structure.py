@@ -80,7 +80,9 @@ def match_targets(model: PreTrainedModel, targets: str | Sequence[str], head: Se
     for target in wanted:
         matches = [name for name in available if name == target or name.endswith(f".{target}")]
         if not matches and any(_is_inside(target, [part]) or part.endswith(f".{target}") for part in head):
-            raise AdapterError(f"The target {target!r} is part of the head, which is trained whole anyway. Leave it out.")
+            raise AdapterError(
+                f"The target {target!r} is part of the head, which is trained whole anyway. Leave it out."
+            )
         if not matches:
             raise AdapterError(
                 f"The target {target!r} matches no linear layer of {type(model).__name__}. "
@@ -166,7 +168,9 @@ def _owners(model: nn.Module, parameters: Iterable[str]) -> list[str]:
         owner = name.rpartition(".")[0]
         while owner:
             above = owner.rpartition(".")[0]
-            if not above or not all(f"{above}.{inner}" in new for inner, _ in model.get_submodule(above).named_parameters()):
+            if not above or not all(
+                f"{above}.{inner}" in new for inner, _ in model.get_submodule(above).named_parameters()
+            ):
                 break
             owner = above
         owners.append(owner)

@@ -103,9 +103,13 @@ class TaskHead(Protocol):
 
 
 def _validate(name: str, head: Any) -> Any:
-    missing = [part for part in ("task_type", "load_model", "encode", "collate", "loss", "predict") if not hasattr(head, part)]
+    missing = [
+        part for part in ("task_type", "load_model", "encode", "collate", "loss", "predict") if not hasattr(head, part)
+    ]
     if missing:
-        raise InvalidPluginError(f"The task {name!r} lacks {', '.join(missing)}. A task head has all parts of TaskHead.")
+        raise InvalidPluginError(
+            f"The task {name!r} lacks {', '.join(missing)}. A task head has all parts of TaskHead."
+        )
     return head
 
 
@@ -201,7 +205,9 @@ def forward_in_batches(
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            for rows in inference_batches([len(encoding.input_ids) for encoding in encodings], max_tokens=forward_tokens(model)):
+            for rows in inference_batches(
+                [len(encoding.input_ids) for encoding in encodings], max_tokens=forward_tokens(model)
+            ):
                 batch = collate([encodings[row] for row in rows])
                 inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
                 yield rows, batch, model(**inputs).logits.float().cpu()

@@ -37,11 +37,15 @@ def head_of_model(model: PreTrainedModel, examples: Sequence[Example]) -> TaskHe
 
 
 def task_of_model(model: PreTrainedModel) -> str:
+    """Return the name of the task whose head ``model`` has."""
     found = provenance_of(model)
     if found is not None:
         return found.loader.task
     name = type(model).__name__
-    for ending, task in (("ForSequenceClassification", "text-classification"), ("ForTokenClassification", "token-classification")):
+    for ending, task in (
+        ("ForSequenceClassification", "text-classification"),
+        ("ForTokenClassification", "token-classification"),
+    ):
         if name.endswith(ending):
             return task
     if model.get_output_embeddings() is not None:
@@ -50,6 +54,7 @@ def task_of_model(model: PreTrainedModel) -> str:
 
 
 def labels_of(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+    """Return the classes or entity types that occur in ``examples``, sorted."""
     if task == "causal-lm":
         return ()
     found: set[str] = set()

@@ -91,7 +91,9 @@ class TokenClassification:
         encodings: list[Encoding] = []
         if not examples:
             return encodings, counts
-        tokenized = tokenizer([example.text for example in examples], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokenized = tokenizer(
+            [example.text for example in examples], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         before, after = special_tokens_around(tokenizer)
         room = max_length - len(before) - len(after)
         for row, example in enumerate(examples):
@@ -153,7 +155,9 @@ class TokenClassification:
         if example.target is None:
             return None
         if isinstance(example.target, str):
-            raise DataError(f"Example {example.id!r} has the target {example.target!r}; token classification needs spans.")
+            raise DataError(
+                f"Example {example.id!r} has the target {example.target!r}; token classification needs spans."
+            )
         unknown = sorted({span.label for span in example.target} - set(self.labels))
         if unknown:
             raise DataError(
@@ -266,9 +270,7 @@ def _words(example: Example) -> tuple[tuple[int, int], ...]:
     return example.words if example.words is not None else split_words(example.text)
 
 
-def _words_of_tokens(
-    text: str, offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]
-) -> list[int]:
+def _words_of_tokens(text: str, offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
     """Return the number of the word each token belongs to, −1 for none.
 
     A token belongs to the first word it covers a character of. Offsets of some tokenizers include the space before a
