@@ -163,8 +163,8 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(weights, "pt") as opened:
             # An opened file is no dictionary: it has keys but cannot be iterated over itself.
-        names = list(opened.keys())
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+            names = list(opened.keys())
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as cause:
         raise AdapterError(f"{weights} is damaged ({cause}). Save the adapter again, or restore the file.") from cause
 

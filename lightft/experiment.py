@@ -322,7 +322,7 @@ class QLoRATrainer(LoRATrainer):
         super().__init__(base, tokenizer, **arguments)
         if self.adapter.definition.changes_base:
             raise InvalidSettingError(
-                f"The adapter {self.adapter.kind!r} trains the base itself, which cannot be done in {quantization or 'nf4'}. "
+                f"The adapter {self.adapter.kind!r} trains the base itself, which is frozen in {quantization or 'nf4'}. "
                 "Use LoRATrainer, or another adapter."
             )
         self.quantization = quantization

@@ -238,8 +238,8 @@ def _fitting(labels: tuple[str, ...], outputs: int) -> tuple[str, ...]:
     if len(bio_labels(labels)) == outputs:
         return bio_labels(labels)
     raise InvalidSettingError(
-        f"The model has {outputs} outputs. Give as many BIO tags, or {(outputs - 1) // 2} entity types; {len(labels)} labels "
-        "were given."
+        f"The model has {outputs} outputs. Give as many BIO tags, or {(outputs - 1) // 2} entity types; {len(labels)} "
+        "labels were given."
     )
 
 

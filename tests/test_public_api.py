@@ -39,7 +39,16 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
 
 
 def test_the_words_of_the_quick_start_are_public() -> None:
-    promised = {"ModelLoader", "LoRATrainer", "QLoRATrainer", "ModelComparator", "LLMNERExtractor", "AdapterSpec", "load", "load_data"}
+    promised = {
+        "ModelLoader",
+        "LoRATrainer",
+        "QLoRATrainer",
+        "ModelComparator",
+        "LLMNERExtractor",
+        "AdapterSpec",
+        "load",
+        "load_data",
+    }
     assert promised <= set(lightft.__all__)
 
 
@@ -85,11 +94,27 @@ def test_importing_loads_no_deep_learning_stack() -> None:
         "heavy = {'torch', 'transformers', 'peft', 'datasets', 'bitsandbytes', 'accelerate', 'numpy', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    finished = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert finished.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["records", "spans", "registry", "metrics", "significance", "comparison", "reports", "comparator", "errors", "wording"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "records",
+        "spans",
+        "registry",
+        "metrics",
+        "significance",
+        "comparison",
+        "reports",
+        "comparator",
+        "errors",
+        "wording",
+    ],
+)
 def test_what_compares_runs_loads_no_deep_learning_stack(module: str) -> None:
     code = (
         f"import sys, lightft.{module}\n"

@@ -196,7 +196,15 @@ def tagged_texts(rows: int = 16) -> tuple[Example, ...]:
     filler = "and then they saw a very boring film with".split()
     examples = []
     for row in range(rows):
-        tokens = [*filler[: row % 7], "anna", *(["berg"] if row % 2 else []), "met", "bert", "in", *(["new", "york"] if row % 3 else ["rome"])]
+        tokens = [
+            *filler[: row % 7],
+            "anna",
+            *(["berg"] if row % 2 else []),
+            "met",
+            "bert",
+            "in",
+            *(["new", "york"] if row % 3 else ["rome"]),
+        ]
         if row % 4 == 3:
             tokens = filler[: row % 9]
         examples.append(tagged(str(row), tokens))
@@ -251,13 +259,17 @@ def save_gguf(path: Path, *, seed: int = 0) -> LlamaForCausalLM:
     for name, weight in model.state_dict().items():
         module, _, kind = name.rpartition(".")
         values = weight.numpy()
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(module.rpartition(".")[2])
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
+            module.rpartition(".")[2]
+        )
         if heads is not None:
             # llama.cpp rotates neighbouring dimensions, transformers the two halves.
             values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
         if "mlp" in name:
             packing = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(f"{names.get_name(module)}.{kind}", gguf.quants.quantize(values, packing), raw_dtype=packing)
+            writer.add_tensor(
+                f"{names.get_name(module)}.{kind}", gguf.quants.quantize(values, packing), raw_dtype=packing
+            )
         else:
             values = values.astype("float16") if "v_proj" in name else values
             writer.add_tensor(f"{names.get_name(module)}.{kind}", values)

@@ -29,8 +29,10 @@ __all__ = ["CausalLM", "render_prompt"]
 
 # What a base model without a chat template is trained and asked with (the instruction format of Stanford Alpaca).
 _PLAIN_TEMPLATE = (
-    "{% for message in messages %}### {{ {'system': 'System', 'user': 'Instruction', 'assistant': 'Response'}[message.role] }}:\n"
-    "{{ message.content }}{{ eos_token if message.role == 'assistant' }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+    "{% set names = {'system': 'System', 'user': 'Instruction', 'assistant': 'Response'} %}"
+    "{% for message in messages %}### {{ names[message.role] }}:\n"
+    "{{ message.content }}{{ eos_token if message.role == 'assistant' }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
 
 

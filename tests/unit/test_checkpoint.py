@@ -109,7 +109,9 @@ def test_weights_of_another_base_are_refused_by_name(adapter: Path, base: Path, 
     assert "lightft.load(path, base=...)" in str(caught.value)
 
 
-def test_a_base_that_moved_is_accepted_where_it_is_now(adapter: Path, base: Path, tmp_path: Path, saved: tuple[Path, Any]) -> None:
+def test_a_base_that_moved_is_accepted_where_it_is_now(
+    adapter: Path, base: Path, tmp_path: Path, saved: tuple[Path, Any]
+) -> None:
     change_manifest(adapter, lambda described: described["base"].update(name=str(tmp_path / "gone")))
     with pytest.raises(ModelLoadError, match="There is no file or folder"):
         lightft.load(adapter)
@@ -125,7 +127,9 @@ def test_a_missing_tensor_is_refused(adapter: Path) -> None:
 
 
 def test_a_missing_head_is_refused(adapter: Path) -> None:
-    change_tensors(adapter, lambda tensors: [tensors.pop(f"base_model.model.classifier.{part}") for part in ("weight", "bias")])
+    change_tensors(
+        adapter, lambda tensors: [tensors.pop(f"base_model.model.classifier.{part}") for part in ("weight", "bias")]
+    )
     with pytest.raises(AdapterError, match=r"the tensor 'base_model\.model\.classifier\.weight' is missing"):
         lightft.load(adapter)
 

@@ -66,7 +66,9 @@ def test_it_takes_the_place_of_torchs_own_and_of_nothing_else() -> None:
     class Special(nn.Dropout):
         pass
 
-    model = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2).eval()), Special(0.3), nn.Dropout1d(0.4))
+    model = nn.Sequential(
+        nn.Dropout(0.1), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2).eval()), Special(0.3), nn.Dropout1d(0.4)
+    )
     assert use_fast_dropout(model) == 2
     assert [type(module) for module in model] == [FastDropout, nn.Sequential, Special, nn.Dropout1d]
     assert (model[0].p, model[1][1].p) == (0.1, 0.2)

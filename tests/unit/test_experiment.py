@@ -168,9 +168,13 @@ def test_the_adapter_and_the_head_learn_in_float32_and_the_base_does_not_change(
     trainable = {name for name, value in now.items() if value.requires_grad}
     assert moved == trainable
     assert {now[name].dtype for name in trainable} == {torch.float32}
-    assert {name.split(".")[-3 if "lora" not in name else -4] for name in trainable if "classifier" in name} == {"modules_to_save"}
+    assert {name.split(".")[-3 if "lora" not in name else -4] for name in trainable if "classifier" in name} == {
+        "modules_to_save"
+    }
     assert any("classifier" in name for name in trainable)
-    assert {value.dtype for name, value in now.items() if name not in trainable and "classifier" not in name} == {model.dtype}
+    assert {value.dtype for name, value in now.items() if name not in trainable and "classifier" not in name} == {
+        model.dtype
+    }
 
 
 def test_a_trained_model_that_nobody_holds_is_forgotten(loader: ModelLoader) -> None:
@@ -214,7 +218,9 @@ def test_full_trains_every_weight_in_float32(tiny_bert: Path) -> None:
 
 def test_the_paper_of_lora_in_numbers(loader: ModelLoader) -> None:
     model, tokenizer = loader.load_model()
-    adapted = attach_adapter(model, "SEQ_CLS", AdapterSpec("lora", r=4, alpha=10, targets=["query"], dropout=0.0)).eval()
+    adapted = attach_adapter(
+        model, "SEQ_CLS", AdapterSpec("lora", r=4, alpha=10, targets=["query"], dropout=0.0)
+    ).eval()
     assert torch.equal(logits_of(model, tokenizer), logits_of(adapted, tokenizer)), "B starts at zero"
     layer = adapted.get_base_model().bert.encoder.layer[0].attention.self.query
     torch.manual_seed(0)
@@ -250,7 +256,9 @@ def test_equal_specs_are_equal_and_come_back_from_json() -> None:
 
 
 def test_unknown_adapters_and_parameters_suggest_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"No adapter named 'lroa'\. Did you mean 'lora'\? Known: full, head-only, lora\."):
+    with pytest.raises(
+        UnknownNameError, match=r"No adapter named 'lroa'\. Did you mean 'lora'\? Known: full, head-only, lora\."
+    ):
         AdapterSpec("lroa")
     with pytest.raises(InvalidSettingError, match=r"'lora' has no parameter 'alfa'\. Did you mean 'alpha'\?"):
         AdapterSpec("lora", alfa=3)
@@ -329,7 +337,9 @@ def test_a_model_in_memory_tells_its_task_and_labels(tiny_bert: Path) -> None:
 
 def test_too_few_outputs_are_refused_with_what_to_do(tiny_bert: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
-    with pytest.raises(DataError, match=r"The data has 2 labels .*needs 2 outputs; it has 3. Load it with ModelLoader\(name"):
+    with pytest.raises(
+        DataError, match=r"The data has 2 labels .*needs 2 outputs; it has 3. Load it with ModelLoader\(name"
+    ):
         LoRATrainer(model, wordpiece_tokenizer(), **QUICK).train(CLASSES.train)
     with pytest.raises(InvalidSettingError, match="A BertModel has no task head"):
         LoRATrainer(model.bert, wordpiece_tokenizer(), **QUICK).train(CLASSES.train)
@@ -390,7 +400,11 @@ def test_a_run_says_everything(tiny_bert: Path, tiny_llama: Path, tmp_path: Path
     loader = ModelLoader(str(folder), task=data.task, labels=data.labels or None, dtype="float32")
     trainer = LoRATrainer(loader, adapter=AdapterSpec("lora", r=4), output_dir=tmp_path / "runs" / "first", **QUICK)
     run = trainer.fit(data)
-    assert sorted(file.name for file in (tmp_path / "runs" / "first").iterdir()) == ["adapter", "predictions.jsonl", "run.json"]
+    assert sorted(file.name for file in (tmp_path / "runs" / "first").iterdir()) == [
+        "adapter",
+        "predictions.jsonl",
+        "run.json",
+    ]
     stored = Run.load(tmp_path / "runs" / "first")
     assert stored.to_json() == run.to_json()
     assert (run.name, run.task, run.labels, run.seed) == ("first", data.task, data.labels, 0)
@@ -409,7 +423,11 @@ def test_a_run_says_everything(tiny_bert: Path, tiny_llama: Path, tmp_path: Path
     assert 0 <= run.cost["padding_share"] < 1
     adapted = lightft.load(tmp_path / "runs" / "first" / "adapter")
     assert (run.cost["trainable_parameters"], run.cost["total_parameters"]) == (
-        sum(value.numel() for name, value in adapted.model.named_parameters() if "lora" in name or "modules_to_save" in name),
+        sum(
+            value.numel()
+            for name, value in adapted.model.named_parameters()
+            if "lora" in name or "modules_to_save" in name
+        ),
         count_parameters(adapted.model)[1],
     )
     weights = tmp_path / "runs" / "first" / "adapter" / "adapter_model.safetensors"
@@ -431,7 +449,9 @@ def test_a_finished_run_is_returned_on_resume_and_never_written_over(loader: Mod
     assert again.to_json() == run.to_json()
     assert again.predictions == Run.load(tmp_path / "run").predictions
     assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == written
-    with pytest.raises(InvalidSettingError, match="already holds the run 'run'. Choose another output_dir, or delete it"):
+    with pytest.raises(
+        InvalidSettingError, match="already holds the run 'run'. Choose another output_dir, or delete it"
+    ):
         trainer().fit(CLASSES)
     fewer = replace(CLASSES, train=CLASSES.train[1:])
     for other, data in (
@@ -512,7 +532,11 @@ def test_qlora_quantises_a_model_that_a_loader_loaded(loader: ModelLoader, quant
     before = Snapshot(model)
     trainer = QLoRATrainer(model, tokenizer, quantization=quantization, **{**QUICK, "epochs": 6})
     trained = trainer.train(CLASSES.train, CLASSES.validation)
-    packed = [name for name, module in trained.named_modules() if name.endswith("base_layer") and type(module).__name__ == kind]
+    packed = [
+        name
+        for name, module in trained.named_modules()
+        if name.endswith("base_layer") and type(module).__name__ == kind
+    ]
     assert len(packed) == 13
     assert type(trained.get_base_model().classifier.modules_to_save["default"]) is nn.Linear
     before.assert_same(Snapshot(model))
@@ -530,7 +554,9 @@ def test_qlora_is_nf4_unless_the_loader_or_the_user_says_otherwise(loader: Model
 
 
 def test_qlora_refuses_what_cannot_be(loader: ModelLoader, tiny_bert: Path) -> None:
-    with pytest.raises(InvalidSettingError, match="The adapter 'full' trains the base itself, which cannot be done in nf4"):
+    with pytest.raises(
+        InvalidSettingError, match="The adapter 'full' trains the base itself, which cannot be done in nf4"
+    ):
         QLoRATrainer(loader, adapter="full")
     foreign = BertForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     with pytest.raises(InvalidSettingError, match="was not loaded by a ModelLoader.*Give QLoRATrainer a ModelLoader"):

@@ -26,7 +26,11 @@ OWN_ORDER = ("I-PER", "O", "B-LOC", "B-PER", "I-LOC")
 @pytest.fixture(scope="module")
 def trained(tiny_bert: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
     """An adapter folder and the model in memory, for each task."""
-    rows = {"text-classification": classified_texts(), "token-classification": tagged_texts(), "causal-lm": instructions()}
+    rows = {
+        "text-classification": classified_texts(),
+        "token-classification": tagged_texts(),
+        "causal-lm": instructions(),
+    }
     labels = {"text-classification": LABELS, "token-classification": TYPES, "causal-lm": None}
     made = {}
     for task, its_rows in rows.items():
@@ -153,7 +157,9 @@ def test_a_quantised_base_is_loaded_quantised_again(tiny_bert: Path, tmp_path: P
     folder = trainer.save(model, tmp_path / "adapter")
     loaded = lightft.load(folder)
     assert loaded.predict(classified_texts()) == trainer.predict(model, classified_texts())
-    assert {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization] in {type(part).__name__ for part in loaded.model.modules()}
+    assert {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization] in {
+        type(part).__name__ for part in loaded.model.modules()
+    }
 
 
 def test_a_model_trained_whole_is_an_ordinary_checkpoint(tiny_bert: Path, tmp_path: Path) -> None:
@@ -166,7 +172,9 @@ def test_a_model_trained_whole_is_an_ordinary_checkpoint(tiny_bert: Path, tmp_pa
     theirs = BertForTokenClassification.from_pretrained(folder)
     assert theirs.config.id2label[1] == "B-LOC"
     (folder / "lightft.json").unlink()
-    assert [one.predicted for one in lightft.load(folder).predict(tagged_texts())] == [one.predicted for one in expected]
+    assert [one.predicted for one in lightft.load(folder).predict(tagged_texts())] == [
+        one.predicted for one in expected
+    ]
 
 
 def test_the_settings_of_the_head_come_back(tiny_bert: Path, tmp_path: Path) -> None:
@@ -186,7 +194,9 @@ def plain_peft(folder: Path, base: Path, task_type: str) -> Any:
     torch.manual_seed(5)
     kind = BertForSequenceClassification if task_type == "SEQ_CLS" else BertForTokenClassification
     model = kind.from_pretrained(base, num_labels=2 if task_type == "SEQ_CLS" else 5)
-    adapted = get_peft_model(model, LoraConfig(task_type=task_type, r=4, target_modules=["query"], init_lora_weights=False))
+    adapted = get_peft_model(
+        model, LoraConfig(task_type=task_type, r=4, target_modules=["query"], init_lora_weights=False)
+    )
     adapted.save_pretrained(str(folder))
     return adapted.eval()
 
@@ -295,8 +305,12 @@ def test_a_checkpoint_without_a_trained_head_is_refused(tiny_bert: Path, tmp_pat
         lightft.load(tiny_bert)
     shutil.copytree(tiny_bert, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
-    with pytest.raises(AdapterError, match=r"has no trained head: classifier\.bias, classifier\.weight are not in the checkpoint"):
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps({**config, "architectures": ["BertForSequenceClassification"]})
+    )
+    with pytest.raises(
+        AdapterError, match=r"has no trained head: classifier\.bias, classifier\.weight are not in the checkpoint"
+    ):
         lightft.load(tmp_path / "model")
 
 

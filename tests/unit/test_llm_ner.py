@@ -56,7 +56,9 @@ def test_a_mention_written_twice_takes_the_first_two_places() -> None:
 
 
 def test_what_the_text_does_not_hold_is_set_aside_and_listed() -> None:
-    document = read_answer(TEXT, '{"PER": ["Angela", "Carla"], "LOC": ["paris"], "ORG": ["Bert"], "DATE": [""]}', LABELS)
+    document = read_answer(
+        TEXT, '{"PER": ["Angela", "Carla"], "LOC": ["paris"], "ORG": ["Bert"], "DATE": [""]}', LABELS
+    )
     assert document.spans == (Span(0, 6, "PER"),)
     assert document.ungrounded == (("PER", "Carla"), ("LOC", "paris"), ("ORG", "Bert"), ("DATE", ""))
     assert document.outcome == "ungrounded"
@@ -169,7 +171,9 @@ def test_a_classifier_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
 
     from tests.tiny_models import wordpiece_tokenizer
 
-    BertForSequenceClassification.from_pretrained(tiny_bert, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1}).save_pretrained(tmp_path)
+    BertForSequenceClassification.from_pretrained(
+        tiny_bert, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1}
+    ).save_pretrained(tmp_path)
     wordpiece_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(InvalidSettingError, match="needs a causal language model; this one is for text-classification"):
         LLMNERExtractor(tmp_path, ["PER"])

@@ -44,7 +44,10 @@ def load(folder: Path, **settings: Any) -> tuple[Any, Any]:
         ("/no/such/folder", "There is no file or folder '/no/such/folder'"),
         ("model.gguf", "There is no file or folder 'model.gguf'"),
         ("package:no_such_package/model", "names the package 'no_such_package', which is not installed"),
-        ("package:lightft/no-such-model", "The package 'lightft' has no 'no-such-model'; beside it there is: __init__.py"),
+        (
+            "package:lightft/no-such-model",
+            "The package 'lightft' has no 'no-such-model'; beside it there is: __init__.py",
+        ),
         ("package:lightft/metrics", "is a folder without a config.json"),
         ("package:lightft/errors.py", "is neither a model folder nor a .gguf file"),
         ("not a name!", "is neither an existing path nor a Hub id"),
@@ -96,7 +99,9 @@ def test_a_folder_without_weights_or_tokenizer_is_refused(tmp_path: Path, tiny_b
 def test_an_encoder_is_no_causal_language_model(tmp_path: Path) -> None:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    config = CLIPVisionConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+    config = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
     CLIPVisionModel(config).save_pretrained(tmp_path)
     wordpiece_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelLoadError, match="cannot be opened as CausalLM"):
@@ -171,7 +176,10 @@ def test_the_digest_tells_weights_of_the_same_shape_apart(tiny_bert: Path, other
         ({"dtype": "float23"}, "No dtype named 'float23'. Did you mean 'float32'?"),
         ({"dtype": "bf16"}, "No dtype named 'bf16'"),
         ({"quantization": "nf3"}, "No quantization named 'nf3'. Did you mean 'nf4'?"),
-        ({"task": "text-clasification"}, "No built-in task named 'text-clasification'. Did you mean 'text-classification'?"),
+        (
+            {"task": "text-clasification"},
+            "No built-in task named 'text-clasification'. Did you mean 'text-classification'?",
+        ),
     ],
     ids=str,
 )
@@ -417,8 +425,13 @@ def test_names_of_layers_match_whole_parts_of_paths(tiny_bert: Path) -> None:
     assert match_targets(bert, "attention.output.dense") == tuple(
         f"bert.encoder.layer.{number}.attention.output.dense" for number in range(2)
     )
-    assert match_targets(bert, ["bert.encoder.layer.0.attention.self.value"]) == ("bert.encoder.layer.0.attention.self.value",)
-    with pytest.raises(AdapterError, match="The target 'q_proj' matches no linear layer of BertForSequenceClassification. It has: attention.self.query"):
+    assert match_targets(bert, ["bert.encoder.layer.0.attention.self.value"]) == (
+        "bert.encoder.layer.0.attention.self.value",
+    )
+    with pytest.raises(
+        AdapterError,
+        match="The target 'q_proj' matches no linear layer of BertForSequenceClassification. It has: attention.self.query",
+    ):
         match_targets(bert, ["query", "q_proj"], ("classifier",))
     with pytest.raises(AdapterError, match="The target 'uery' matches no"):
         match_targets(bert, ["uery"])

@@ -14,7 +14,9 @@ from lightft import Example, Prediction, Run, Span
 from lightft.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
-SPANS = st.lists(st.builds(Span, st.integers(0, 99), st.integers(0, 99), TEXT, score=st.none() | st.floats(0, 1)), max_size=4).map(tuple)
+SPANS = st.lists(
+    st.builds(Span, st.integers(0, 99), st.integers(0, 99), TEXT, score=st.none() | st.floats(0, 1)), max_size=4
+).map(tuple)
 TARGETS = TEXT | SPANS
 PREDICTIONS = st.builds(
     Prediction,
@@ -48,12 +50,18 @@ def test_a_missing_gold_answer_is_not_an_empty_one() -> None:
 def test_spans_are_equal_by_place_and_label() -> None:
     assert Span(0, 4, "PER", text="anna", score=0.5) == Span(0, 4, "PER")
     assert len({Span(0, 4, "PER", score=0.1), Span(0, 4, "PER", score=0.2)}) == 1
-    assert sorted([Span(5, 9, "LOC"), Span(0, 4, "PER"), Span(0, 3, "PER")]) == [Span(0, 3, "PER"), Span(0, 4, "PER"), Span(5, 9, "LOC")]
+    assert sorted([Span(5, 9, "LOC"), Span(0, 4, "PER"), Span(0, 3, "PER")]) == [
+        Span(0, 3, "PER"),
+        Span(0, 4, "PER"),
+        Span(5, 9, "LOC"),
+    ]
     assert Span(0, 4, "PER") != Span(0, 4, "LOC")
 
 
 def test_scores_of_spans_are_kept_and_texts_are_not() -> None:
-    row = Prediction("a", (Span(0, 4, "PER", text="anna"),), (Span(0, 4, "PER", text="anna", score=0.123456789),)).to_json()
+    row = Prediction(
+        "a", (Span(0, 4, "PER", text="anna"),), (Span(0, 4, "PER", text="anna", score=0.123456789),)
+    ).to_json()
     assert row["gold"] == [[0, 4, "PER"]]
     assert row["predicted"] == [[0, 4, "PER", 0.123457]]
     (span,) = Prediction.from_json(row).predicted
@@ -95,7 +103,12 @@ def test_a_run_reads_back_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_finite_reads_back(tmp_path: Path) -> None:
-    run = Run("a", "causal-lm", ("perplexity",), predictions=(Prediction("a", "x", "", log_likelihood=-math.inf, target_tokens=1),))
+    run = Run(
+        "a",
+        "causal-lm",
+        ("perplexity",),
+        predictions=(Prediction("a", "x", "", log_likelihood=-math.inf, target_tokens=1),),
+    )
     assert Run.load(run.save(tmp_path)).predictions == run.predictions
 
 

@@ -79,7 +79,9 @@ def test_an_unfit_plug_in_is_refused_and_not_kept(shapes: Registry[Any]) -> None
     assert "circle" not in shapes
 
 
-def test_another_packages_plug_ins_are_found_at_first_use(shapes: Registry[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_packages_plug_ins_are_found_at_first_use(
+    shapes: Registry[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
     def by_itself() -> str:

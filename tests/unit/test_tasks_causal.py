@@ -54,7 +54,9 @@ def tokenizer(request: pytest.FixtureRequest, tiny_llama: Path, plain_llama: Pat
 
 
 def test_the_loss_is_on_the_answer_and_its_end_alone(tokenizer: Any) -> None:
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id, "the case in which an end is easily masked with the padding"
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id, (
+        "the case in which an end is easily masked with the padding"
+    )
     ids, labels = encoded(ASK, tokenizer)
     assert trained_texts(ids, labels, tokenizer) == ["the film was good</s>"]
     answer = tokenizer("the film was good", add_special_tokens=False)["input_ids"]
@@ -179,7 +181,9 @@ def test_generation_is_greedy_whatever_the_checkpoint_says(tiny_llama: Path) -> 
     model.generation_config.do_sample = True
     model.generation_config.temperature = 5.0
     assert [HEAD.generate(model, tokenizer, prompt, max_new_tokens=12) for _ in range(3)] == [greedy] * 3
-    sampled = {HEAD.generate(model, tokenizer, prompt, max_new_tokens=12, do_sample=True, temperature=5.0)[0] for _ in range(5)}
+    sampled = {
+        HEAD.generate(model, tokenizer, prompt, max_new_tokens=12, do_sample=True, temperature=5.0)[0] for _ in range(5)
+    }
     assert len(sampled) > 1
 
 
@@ -205,7 +209,9 @@ def test_answers_are_written_in_a_final_test_and_not_while_validating(tiny_llama
     testing = writing.predict(model, tokenizer, rows, max_length=256)
     assert [prediction.predicted for prediction in validating] == ["", "", ""]
     assert all(prediction.predicted for prediction in testing)
-    assert [prediction.log_likelihood for prediction in testing] == [prediction.log_likelihood for prediction in validating]
+    assert [prediction.log_likelihood for prediction in testing] == [
+        prediction.log_likelihood for prediction in validating
+    ]
 
 
 def test_no_examples_give_no_predictions(tiny_llama: Path) -> None:

@@ -21,7 +21,9 @@ def test_a_text_is_encoded_as_its_tokenizer_encodes_it(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
     examples = classified_texts()
     encodings, counts = HEAD.encode(examples, tokenizer, 64)
-    assert [encoding.input_ids for encoding in encodings] == [tokenizer(example.text)["input_ids"] for example in examples]
+    assert [encoding.input_ids for encoding in encodings] == [
+        tokenizer(example.text)["input_ids"] for example in examples
+    ]
     assert [encoding.labels for encoding in encodings] == [[LABELS.index(str(example.target))] for example in examples]
     assert counts == {}
 
@@ -52,7 +54,9 @@ def test_an_unknown_class_in_the_gold_does_not_stop_a_prediction(tiny_bert: Path
 
 
 def test_a_row_without_class_carries_no_loss() -> None:
-    (with_class, without), _ = HEAD.encode([Example("a", "film", "positive"), Example("b", "film")], tokenizer_of("wordpiece"), 64)
+    (with_class, without), _ = HEAD.encode(
+        [Example("a", "film", "positive"), Example("b", "film")], tokenizer_of("wordpiece"), 64
+    )
     assert (with_class.label_count, without.label_count) == (1, 0)
     batch = HEAD.collate([with_class, without], tokenizer_of("wordpiece"))
     logits = torch.tensor([[0.3, 0.1], [0.9, -5.0]])
@@ -140,8 +144,12 @@ def test_roberta_has_two_positions_fewer_than_its_config_says() -> None:
         HEAD.predict(model, tokenizer, [long], max_length=33)
 
 
-@pytest.mark.parametrize(("kind", "around"), [("wordpiece", ([2], [3])), ("byte-bpe", ([0], [2])), ("unigram", ([0], [2]))])
-def test_special_tokens_are_those_the_tokenizer_puts_around_a_text(kind: str, around: tuple[list[int], list[int]]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "around"), [("wordpiece", ([2], [3])), ("byte-bpe", ([0], [2])), ("unigram", ([0], [2]))]
+)
+def test_special_tokens_are_those_the_tokenizer_puts_around_a_text(
+    kind: str, around: tuple[list[int], list[int]]
+) -> None:
     assert special_tokens_around(tokenizer_of(kind)) == around
 
 
@@ -162,7 +170,9 @@ def test_a_tokenizer_that_changes_a_text_with_its_special_tokens_is_refused() ->
 
 def test_tasks_are_registered_by_name() -> None:
     assert list(TASKS) == ["causal-lm", "text-classification", "token-classification"]
-    with pytest.raises(UnknownNameError, match="No task named 'text-clasification'. Did you mean 'text-classification'"):
+    with pytest.raises(
+        UnknownNameError, match="No task named 'text-clasification'. Did you mean 'text-classification'"
+    ):
         TASKS["text-clasification"]
 
 

@@ -26,7 +26,23 @@ from tests.tiny_models import TOKENIZERS, TYPES, tagged, tagged_texts, tokenizer
 
 HEAD = TokenClassification(labels=TYPES)
 TOKENIZER = {kind: tokenizer_of(kind, model_max_length=10**6) for kind in TOKENIZERS}
-ODD_TOKENS = ["\u200b", "\u0301", "e\u0301", "😀", "", "ﬁlm", "…", "東京", "\xad", "U.S.", "#", "ｆｉｌｍ", "\ufeff", "a\u200bb", "\x7f"]
+ODD_TOKENS = [
+    "\u200b",
+    "\u0301",
+    "e\u0301",
+    "😀",
+    "",
+    "ﬁlm",
+    "…",
+    "東京",
+    "\xad",
+    "U.S.",
+    "#",
+    "ｆｉｌｍ",
+    "\ufeff",
+    "a\u200bb",
+    "\x7f",
+]
 
 
 class Oracle(nn.Module):
@@ -78,7 +94,9 @@ def test_the_first_token_of_each_word_carries_its_tag(kind: str) -> None:
     assert encoding.label_count == 8
     assert encoding.input_ids == TOKENIZER[kind](example.text)["input_ids"]
     pieces = TOKENIZER[kind].convert_ids_to_tokens([encoding.input_ids[token] for _, token in encoding.words])
-    assert all(piece.strip("Ġ▁#")[:1] in (word[0], "") for piece, word in zip(pieces, example.text.split(), strict=True))
+    assert all(
+        piece.strip("Ġ▁#")[:1] in (word[0], "") for piece, word in zip(pieces, example.text.split(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -88,7 +106,9 @@ def test_every_word_of_a_long_text_is_answered_exactly_once(kind: str, max_lengt
     encodings, counts = HEAD.encode(examples, TOKENIZER[kind], max_length)
     answered = Counter((encoding.example, word) for encoding in encodings for word, _ in encoding.words)
     assert set(answered.values()) == {1}
-    assert set(answered) == {(row, word) for row, example in enumerate(examples) for word in range(len(example.words or ()))}
+    assert set(answered) == {
+        (row, word) for row, example in enumerate(examples) for word in range(len(example.words or ()))
+    }
     assert all(len(encoding.input_ids) <= max_length for encoding in encodings)
     assert counts.get("extra_windows", 0) == len(encodings) - len(examples)
     before, after = encodings[0].input_ids[0], encodings[0].input_ids[-1]
@@ -108,7 +128,9 @@ def test_no_gold_entity_is_lost_at_any_window_size(kind: str, max_length: int) -
 
 
 def test_support_is_the_datas_even_if_nothing_is_found(tiny_bert: Path) -> None:
-    model, tokenizer = ModelLoader(str(tiny_bert), task="token-classification", labels=TYPES, dtype="float32").load_model()
+    model, tokenizer = ModelLoader(
+        str(tiny_bert), task="token-classification", labels=TYPES, dtype="float32"
+    ).load_model()
     with torch.no_grad():
         model.classifier.bias[HEAD.tags.index("O")] = 100.0
     examples = [long_text(), *tagged_texts()]
@@ -169,7 +191,10 @@ def test_an_entity_that_is_not_on_word_boundaries_counts_as_missed() -> None:
     (prediction,) = answers_of_perfect_model(HEAD, "wordpiece", [example])
     assert prediction.predicted == (Span(0, 4, "PER"),)
     assert prediction.gold == example.target
-    assert score_predictions([prediction], ["span_recall", "span_precision"]) == {"span_recall": 0.5, "span_precision": 1.0}
+    assert score_predictions([prediction], ["span_recall", "span_precision"]) == {
+        "span_recall": 0.5,
+        "span_precision": 1.0,
+    }
 
 
 def test_targets_of_the_wrong_kind_are_refused_by_name() -> None:
@@ -233,7 +258,11 @@ def test_perfect_logits_decode_to_the_gold(kind: str, data: st.DataObject) -> No
     # Where an entity starts or ends in what the tokenizer drops, where one ends and the next begins cannot be told.
     dropped_begin = {number for number, tag in enumerate(tags) if tag.startswith("B-") and number not in answered}
     starts = {start for number, (start, _) in enumerate(example.words or ()) if number in answered}
-    ends = {end for number, (_, end) in enumerate(example.words or ()) if number in answered and number + 1 not in dropped_begin}
+    ends = {
+        end
+        for number, (_, end) in enumerate(example.words or ())
+        if number in answered and number + 1 not in dropped_begin
+    }
     certain = {span for span in example.target or () if span.start in starts and span.end in ends}
     assert certain <= set(prediction.predicted)
     if len(answered) == len(tokens):
@@ -290,14 +319,18 @@ def test_a_checkpoint_may_have_its_tags_in_another_order() -> None:
 
 
 def test_a_batch_answers_as_each_text_alone(tiny_bert: Path) -> None:
-    model, tokenizer = ModelLoader(str(tiny_bert), task="token-classification", labels=TYPES, dtype="float32").load_model()
+    model, tokenizer = ModelLoader(
+        str(tiny_bert), task="token-classification", labels=TYPES, dtype="float32"
+    ).load_model()
     examples = [long_text(), *tagged_texts()]
     together = HEAD.predict(model, tokenizer, examples, max_length=30)
     assert any(prediction.predicted for prediction in together)
     for example, prediction in zip(examples, together, strict=True):
         (alone,) = HEAD.predict(model, tokenizer, [example], max_length=30)
         assert alone.tags == prediction.tags
-        assert [span.score for span in alone.predicted] == pytest.approx([span.score for span in prediction.predicted], abs=1e-5)  # type: ignore[union-attr]
+        assert [span.score for span in alone.predicted] == pytest.approx(
+            [span.score for span in prediction.predicted], abs=1e-5
+        )  # type: ignore[union-attr]
 
 
 # --- best paths
@@ -321,7 +354,10 @@ def test_best_paths_are_those_of_trying_every_sequence(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tags = bio_labels(("A", "B"))
     transitions, starts = np.array(allowed_transitions(tags)), np.array(allowed_starts(tags))
-    texts = [np.log(rng.dirichlet(np.full(len(tags), 0.7), size=length)).astype(np.float32) for length in rng.integers(0, 6, 40)]
+    texts = [
+        np.log(rng.dirichlet(np.full(len(tags), 0.7), size=length)).astype(np.float32)
+        for length in rng.integers(0, 6, 40)
+    ]
     texts = [np.maximum(text, -50) for text in texts]
     for text, path in zip(texts, best_paths(texts, transitions, starts), strict=True):
         assert len(path) == len(text)
@@ -333,7 +369,10 @@ def test_best_paths_are_always_valid_even_against_certainty() -> None:
     rng = np.random.default_rng(0)
     tags = bio_labels(("A", "B", "C"))
     transitions, starts = np.array(allowed_transitions(tags)), np.array(allowed_starts(tags))
-    texts = [(rng.integers(0, 2, size=(int(length), len(tags))) * -1e4).astype(np.float32) for length in rng.integers(1, 300, 600)]
+    texts = [
+        (rng.integers(0, 2, size=(int(length), len(tags))) * -1e4).astype(np.float32)
+        for length in rng.integers(1, 300, 600)
+    ]
     for path in best_paths(texts, transitions, starts):
         assert starts[path[0]]
         assert transitions[path[:-1], path[1:]].all()

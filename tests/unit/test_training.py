@@ -205,7 +205,9 @@ def test_weight_decay_spares_biases_and_norms(tiny_bert: Path, monkeypatch: pyte
     step = torch.optim.AdamW.step
 
     def noting(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
-        decay.update({parameter.ndim: group["weight_decay"] for group in self.param_groups for parameter in group["params"]})
+        decay.update(
+            {parameter.ndim: group["weight_decay"] for group in self.param_groups for parameter in group["params"]}
+        )
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noting)
@@ -254,7 +256,9 @@ class Scripted(TextClassification):
         right = round(self.script[len(self.seen) - 1] * len(examples))
         wrong_of = {LABELS[0]: LABELS[1], LABELS[1]: LABELS[0]}
         return [
-            Prediction(example.id, example.target, str(example.target) if place < right else wrong_of[str(example.target)])
+            Prediction(
+                example.id, example.target, str(example.target) if place < right else wrong_of[str(example.target)]
+            )
             for place, example in enumerate(examples)
         ]
 
@@ -269,12 +273,16 @@ def scripted_training(tiny_bert: Path, script: tuple[float, ...], **settings: An
 
 
 @pytest.mark.parametrize(
-    ("script", "best"), [((0.5, 0.9, 0.2), 2), ((0.9, 0.5, 0.4), 1), ((0.1, 0.2, 0.3), 3), ((0.5, 0.8, 0.8), 2)], ids=str
+    ("script", "best"),
+    [((0.5, 0.9, 0.2), 2), ((0.9, 0.5, 0.4), 1), ((0.1, 0.2, 0.3), 3), ((0.5, 0.8, 0.8), 2)],
+    ids=str,
 )
 def test_the_weights_of_the_best_epoch_are_kept(tiny_bert: Path, script: tuple[float, ...], best: int) -> None:
     model, result, head = scripted_training(tiny_bert, script)
     assert (result.best_epoch, result.best_score) == (best, pytest.approx(max(script)))
-    assert [row["validation_accuracy"] for row in result.history if "validation_accuracy" in row] == pytest.approx(script)
+    assert [row["validation_accuracy"] for row in result.history if "validation_accuracy" in row] == pytest.approx(
+        script
+    )
     now = {name: value for name, value in model.named_parameters() if value.requires_grad}
     assert all(torch.equal(now[name], value) for name, value in head.seen[best - 1].items())
     others = [weights for epoch, weights in enumerate(head.seen, 1) if epoch != best]
@@ -298,7 +306,13 @@ def test_the_best_score_is_what_evaluating_the_kept_model_gives(tiny_bert: Path)
     setting = open_setting("text-classification", tiny_bert)
     noise = [Example(example.id, example.text, LABELS[int(example.id) % 3 == 0]) for example in setting.rows]
     trainer = LoRATrainer(
-        setting.model, setting.tokenizer, epochs=6, learning_rate=3e-2, schedule="constant", batch_size=4, progress=False
+        setting.model,
+        setting.tokenizer,
+        epochs=6,
+        learning_rate=3e-2,
+        schedule="constant",
+        batch_size=4,
+        progress=False,
     )
     model = trainer.train(setting.rows, noise, validation_metric="roc_auc")
     result = trainer.result
