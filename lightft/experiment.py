@@ -401,5 +401,4 @@ def _train(
 def _learning_rate(config: TrainConfig, spec: AdapterSpec, head: TaskHead) -> float:
     if config.learning_rate is not None:
         return config.learning_rate
-    kind = spec.definition
-    return kind.causal_learning_rate if head.task_type == "CAUSAL_LM" else kind.learning_rate
+    return spec.definition.learning_rate_for(head.task_type)

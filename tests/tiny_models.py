@@ -180,7 +180,7 @@ def llama_config(vocabulary: int) -> LlamaConfig:
 
 def classified_texts(rows: int = 16) -> tuple[Example, ...]:
     """Return texts of many lengths whose class one word tells."""
-    filler = "the film about the sea was very long and it saw rome".split()
+    filler = ["the", "film", "about", "the", "sea", "was", "very", "long", "and", "it", "saw", "rome"]
     return tuple(
         Example(
             str(row),
@@ -193,7 +193,7 @@ def classified_texts(rows: int = 16) -> tuple[Example, ...]:
 
 def tagged_texts(rows: int = 16) -> tuple[Example, ...]:
     """Return sentences in words, of many lengths, with people and places of one and two words."""
-    filler = "and then they saw a very boring film with".split()
+    filler = ["and", "then", "they", "saw", "a", "very", "boring", "film", "with"]
     examples = []
     for row in range(rows):
         tokens = [
@@ -228,7 +228,7 @@ def tagged(name: str, tokens: list[str]) -> Example:
 
 def instructions(rows: int = 12) -> tuple[Example, ...]:
     """Return instructions and answers of many lengths."""
-    filler = "the film about the sea was very long and it saw rome".split()
+    filler = ["the", "film", "about", "the", "sea", "was", "very", "long", "and", "it", "saw", "rome"]
     return tuple(
         Example(str(row), " ".join(["say", *filler[: 1 + row % 9]]), " ".join(filler[: 1 + (3 * row) % 7]))
         for row in range(rows)

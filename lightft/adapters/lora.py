@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-@register("lora", learning_rate=1e-3, causal_learning_rate=2e-4)
+@register("lora", learning_rate=1e-3, text_learning_rate=5e-4, causal_learning_rate=2e-4)
 def lora(
     site: AdapterSite,
     *,

@@ -45,15 +45,23 @@ class AdapterKind:
     Attributes:
         build: called as ``build(site, **params)``; returns a fresh peft config, or None when the model itself is trained.
             Its keyword-only parameters are what users may set.
-        learning_rate: the default peak learning rate for text and token classification.
+        learning_rate: the default peak learning rate.
+        text_learning_rate: the same for text classification, where a step has one label a row instead of one a word and
+            its gradient is noisier.
         causal_learning_rate: the same for causal language models.
         changes_base: whether the base's own weights end up changed.
     """
 
     build: Callable[..., PeftConfig | None]
     learning_rate: float
+    text_learning_rate: float
     causal_learning_rate: float
     changes_base: bool = False
+
+    def learning_rate_for(self, task_type: str) -> float:
+        """Return the default peak learning rate for a task of a ``peft.TaskType``."""
+        by_type = {"SEQ_CLS": self.text_learning_rate, "CAUSAL_LM": self.causal_learning_rate}
+        return by_type.get(task_type, self.learning_rate)
 
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Return the keyword-only parameters of the builder, by name."""
@@ -93,13 +101,15 @@ def register(
     name: str,
     *,
     learning_rate: float = 1e-3,
+    text_learning_rate: float | None = None,
     causal_learning_rate: float = 2e-4,
     changes_base: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that registers ``build(site, *, ...)`` as the adapter kind ``name``."""
 
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
-        ADAPTERS.add(name, AdapterKind(build, learning_rate, causal_learning_rate, changes_base))
+        kind = AdapterKind(build, learning_rate, text_learning_rate or learning_rate, causal_learning_rate, changes_base)
+        ADAPTERS.add(name, kind)
         return build
 
     return decorate

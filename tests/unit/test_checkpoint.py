@@ -150,7 +150,7 @@ def test_a_tensor_of_another_shape_is_refused(adapter: Path) -> None:
 
 def test_an_adapter_without_weights_is_refused(adapter: Path) -> None:
     (adapter / WEIGHTS).unlink()
-    with pytest.raises(AdapterError, match="has no adapter_model.safetensors: the adapter's weights are missing"):
+    with pytest.raises(AdapterError, match=r"has no adapter_model.safetensors: the adapter's weights are missing"):
         lightft.load(adapter)
 
 
@@ -167,7 +167,7 @@ def test_another_tokenizer_is_refused(adapter: Path, base: Path, tmp_path: Path)
     vocabulary = definition["model"]["vocab"]
     vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
     (other / "tokenizer.json").write_text(json.dumps(definition))
-    with pytest.raises(AdapterError, match="is not the one the adapter in .* was trained with"):
+    with pytest.raises(AdapterError, match=r"is not the one the adapter in .* was trained with"):
         lightft.load(adapter, base=str(other))
 
 

@@ -106,7 +106,7 @@ def test_a_model_that_does_not_say_what_it_is_is_refused(base: Path, tmp_path: P
 
 def test_a_folder_is_never_written_over(trained: tuple[LoRATrainer, Any], tmp_path: Path) -> None:
     (tmp_path / "model-1").mkdir()
-    with pytest.raises(InvalidSettingError, match="model-1 exists already. Choose another output_dir"):
+    with pytest.raises(InvalidSettingError, match=r"model-1 exists already. Choose another output_dir"):
         quick().compare_models([trained[1]], ROWS, output_dir=tmp_path)
 
 

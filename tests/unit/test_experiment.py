@@ -18,8 +18,8 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 import lightft
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, QLoRATrainer, Run, TaskData
 from lightft.adapters import ADAPTERS, register
-from lightft.errors import AdapterError, DataError, InvalidPluginError, InvalidSettingError, UnknownNameError
 from lightft.adapters.attach import attach_adapter
+from lightft.errors import AdapterError, DataError, InvalidPluginError, InvalidSettingError, UnknownNameError
 from lightft.metrics import score_predictions
 from lightft.models import count_parameters
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts, wordpiece_tokenizer
@@ -353,7 +353,7 @@ def test_labels_come_from_the_data_where_the_loader_names_none(tiny_bert: Path) 
 
 
 def test_a_trainer_says_what_it_lacks(loader: ModelLoader) -> None:
-    model, tokenizer = loader.load_model()
+    model, _ = loader.load_model()
     with pytest.raises(InvalidSettingError, match="A model in memory needs its tokenizer"):
         LoRATrainer(model)
     fresh = LoRATrainer(loader)
@@ -450,7 +450,7 @@ def test_a_finished_run_is_returned_on_resume_and_never_written_over(loader: Mod
     assert again.predictions == Run.load(tmp_path / "run").predictions
     assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == written
     with pytest.raises(
-        InvalidSettingError, match="already holds the run 'run'. Choose another output_dir, or delete it"
+        InvalidSettingError, match=r"already holds the run 'run'. Choose another output_dir, or delete it"
     ):
         trainer().fit(CLASSES)
     fewer = replace(CLASSES, train=CLASSES.train[1:])
@@ -559,7 +559,7 @@ def test_qlora_refuses_what_cannot_be(loader: ModelLoader, tiny_bert: Path) -> N
     ):
         QLoRATrainer(loader, adapter="full")
     foreign = BertForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
-    with pytest.raises(InvalidSettingError, match="was not loaded by a ModelLoader.*Give QLoRATrainer a ModelLoader"):
+    with pytest.raises(InvalidSettingError, match=r"was not loaded by a ModelLoader.*Give QLoRATrainer a ModelLoader"):
         QLoRATrainer(foreign, wordpiece_tokenizer(), **QUICK).train(CLASSES.train)
     with pytest.raises(InvalidSettingError, match="No quantization named 'nf5'"):
         QLoRATrainer(loader, quantization="nf5", **QUICK).train(CLASSES.train)

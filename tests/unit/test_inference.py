@@ -269,10 +269,10 @@ def test_a_classifier_without_names_asks_for_them(tiny_bert: Path, tmp_path: Pat
 
 def test_as_many_names_as_outputs_are_asked_for(tiny_bert: Path, tmp_path: Path) -> None:
     save_classifier(tmp_path / "model", tiny_bert, None)
-    with pytest.raises(InvalidSettingError, match="The model has 2 outputs.*; 3 labels were given"):
+    with pytest.raises(InvalidSettingError, match=r"The model has 2 outputs.*; 3 labels were given"):
         lightft.load(tmp_path / "model", labels=["no", "maybe", "yes"])
     save_tagger(tmp_path / "tagger", tiny_bert, None)
-    with pytest.raises(InvalidSettingError, match="The model has 5 outputs.*2 entity types; 3 labels were given"):
+    with pytest.raises(InvalidSettingError, match=r"The model has 5 outputs.*2 entity types; 3 labels were given"):
         lightft.load(tmp_path / "tagger", labels=["PER", "LOC", "ORG"])
 
 

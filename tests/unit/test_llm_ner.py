@@ -69,19 +69,34 @@ def test_a_number_is_read_as_it_is_written() -> None:
     assert read_answer(TEXT, '{"DATE": [2000]}', LABELS).ungrounded == (("DATE", "2000"),)
 
 
-@pytest.mark.parametrize(
-    "answer", ["", "no entities", '["Angela"]', "{", '{"PER": ["Angela"', "{Angela}", "{[]}", "{[]: 1}", "{1: 2", "{'PER'}", "{" + "[" * 5000 + "}", '{"PER": ' + "9" * 5000 + "}"]
-)  # fmt: skip
+UNREADABLE = [
+    "",
+    "no entities",
+    '["Angela"]',
+    "{",
+    '{"PER": ["Angela"',
+    "{Angela}",
+    "{[]}",
+    "{[]: 1}",
+    "{1: 2",
+    "{'PER'}",
+]
+TOO_MUCH = ["{" + "[" * 5000 + "}", '{"PER": ' + "9" * 5000 + "}"]
+
+
+@pytest.mark.parametrize("answer", [*UNREADABLE, *TOO_MUCH])
 def test_an_answer_that_is_no_dictionary_is_unreadable_and_not_empty(answer: str) -> None:
     document = read_answer(TEXT, answer, LABELS)
-    assert (document.outcome, document.spans) == ("unreadable", ()) or document.ungrounded
+    assert (document.outcome, document.spans) == ("unreadable", ())
 
 
 def test_an_empty_dictionary_is_an_answer() -> None:
     assert read_answer(TEXT, "{}", LABELS) == Document(TEXT, (), (), "ok", "{}")
 
 
-PIECES = st.sampled_from(["{", "}", "[", "]", '"', "'", ":", ",", "\\", "\\d", "\\u", "PER", "LOC", "Bert", "Paris", " ", "\n", "1", "None", "null", "(", ")", "\x00", "*", "e9"])  # fmt: skip
+PIECES = st.sampled_from(
+    [*"{}[]()\"':,*\n \x00\\", "\\d", "\\u", "PER", "LOC", "Bert", "Paris", "1", "None", "null", "e9"]
+)
 
 
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text())

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 from lightft import AdapterSpec, LoRATrainer, ModelLoader
-from lightft.errors import AdapterError, InvalidSettingError, ModelLoadError
 from lightft.adapters.attach import attach_adapter
+from lightft.errors import AdapterError, InvalidSettingError, ModelLoadError
 from lightft.models import (
     count_parameters,
     find_model,
@@ -92,7 +92,7 @@ def test_a_folder_without_weights_or_tokenizer_is_refused(tmp_path: Path, tiny_b
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(ModelLoadError, match="was found but cannot be opened as SequenceClassification"):
         load(tmp_path / "model")
-    with pytest.raises(ModelLoadError, match="has a config.json but no weights"):
+    with pytest.raises(ModelLoadError, match=r"has a config.json but no weights"):
         find_model(tmp_path / "model").digest()
 
 
@@ -129,7 +129,7 @@ def test_the_hub_is_read_at_the_commit_that_is_recorded(
         (tmp_path / "empty").mkdir()
         (tmp_path / "empty" / "README.md").write_text("nothing")
         hub.add_model("somebody/nothing", tmp_path / "empty")
-        with pytest.raises(ModelLoadError, match="has no config.json, so it holds no transformers model"):
+        with pytest.raises(ModelLoadError, match=r"has no config.json, so it holds no transformers model"):
             ModelLoader("somebody/nothing", labels=LABELS).load_model()
 
 
@@ -390,7 +390,7 @@ def test_a_changed_gguf_file_is_converted_again(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\0" * 64)
-    with pytest.raises(ModelLoadError, match="The GGUF file of .* cannot be read"):
+    with pytest.raises(ModelLoadError, match=r"The GGUF file of .* cannot be read"):
         ModelLoader(str(tmp_path / "broken.gguf"), task="causal-lm").load_model()
 
 
@@ -430,7 +430,7 @@ def test_names_of_layers_match_whole_parts_of_paths(tiny_bert: Path) -> None:
     )
     with pytest.raises(
         AdapterError,
-        match="The target 'q_proj' matches no linear layer of BertForSequenceClassification. It has: attention.self.query",
+        match=r"The target 'q_proj' matches no linear layer of BertForSequenceClassification. It has: attention.self.query",
     ):
         match_targets(bert, ["query", "q_proj"], ("classifier",))
     with pytest.raises(AdapterError, match="The target 'uery' matches no"):

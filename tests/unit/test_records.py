@@ -114,7 +114,7 @@ def test_a_run_that_is_not_finite_reads_back(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").touch()
-    with pytest.raises(DataError, match="holds no finished run: there is no run.json in it"):
+    with pytest.raises(DataError, match=r"holds no finished run: there is no run.json in it"):
         Run.load(tmp_path)
 
 

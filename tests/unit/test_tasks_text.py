@@ -171,7 +171,7 @@ def test_a_tokenizer_that_changes_a_text_with_its_special_tokens_is_refused() ->
 def test_tasks_are_registered_by_name() -> None:
     assert list(TASKS) == ["causal-lm", "text-classification", "token-classification"]
     with pytest.raises(
-        UnknownNameError, match="No task named 'text-clasification'. Did you mean 'text-classification'"
+        UnknownNameError, match=r"No task named 'text-clasification'. Did you mean 'text-classification'"
     ):
         TASKS["text-clasification"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ ODD_TOKENS = [
     "\xad",
     "U.S.",
     "#",
-    "ｆｉｌｍ",
+    "\uff46\uff49\uff4c\uff4d",  # full-width letters
     "\ufeff",
     "a\u200bb",
     "\x7f",
@@ -56,6 +56,9 @@ class Oracle(nn.Module):
         self.known: defaultdict[tuple[int, ...], deque[list[int]]] = defaultdict(deque)
         for encoding in encodings:
             self.known[tuple(encoding.input_ids)].append(encoding.labels)
+
+    def get_output_embeddings(self) -> None:
+        """Say that this is no language model, as transformers' models do."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         logits = 9 * torch.randn(*input_ids.shape, self.outputs, generator=torch.Generator().manual_seed(0))
@@ -339,7 +342,7 @@ def test_a_batch_answers_as_each_text_alone(tiny_bert: Path) -> None:
 def brute_force(rows: np.ndarray, transitions: np.ndarray, starts: np.ndarray) -> tuple[float, list[tuple[int, ...]]]:
     best, paths = -np.inf, []
     for path in product(range(rows.shape[1]), repeat=len(rows)):
-        if not starts[path[0]] or not all(transitions[a, b] for a, b in zip(path, path[1:], strict=False)):
+        if not starts[path[0]] or not all(transitions[a, b] for a, b in pairwise(path)):
             continue
         total = float(sum(row[tag] for row, tag in zip(rows, path, strict=True)))
         if total > best + 1e-6:

@@ -14,9 +14,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, Prediction
+from lightft.adapters.attach import attach_adapter
 from lightft.dropout import FastDropout
 from lightft.errors import InvalidSettingError, TrainingError, UnknownNameError
-from lightft.adapters.attach import attach_adapter
 from lightft.tasks import TASKS, CausalLM, TaskHead, TextClassification
 from lightft.training import TrainConfig, train_model
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts
@@ -343,7 +343,7 @@ def test_a_misspelt_validation_metric_is_refused_before_the_first_step(tiny_bert
     trainer = LoRATrainer(
         setting.model, setting.tokenizer, validation_metric="acuracy", callbacks=[seen.append], progress=False
     )
-    with pytest.raises(UnknownNameError, match="No metric named 'acuracy'. Did you mean 'accuracy'"):
+    with pytest.raises(UnknownNameError, match=r"No metric named 'acuracy'. Did you mean 'accuracy'"):
         trainer.train(setting.rows, setting.rows)
     assert seen == []
 
