@@ -205,6 +205,9 @@ def train_model(
         _decay_groups(model, config.weight_decay), lr=learning_rate, fused=device.type in ("cpu", "cuda")
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    # Accelerate would leave the model computing in the lower precision for good, unlike the one that is saved; the steps
+    # below ask for it themselves.
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     schedule = LambdaLR(optimizer.optimizer, _schedule(config, total_steps))
     keeper = _BestKeeper(head, config)
     torch.manual_seed(config.seed)

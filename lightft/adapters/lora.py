@@ -33,12 +33,14 @@ def lora(
     """
     from peft import LoraConfig
 
+    layers = site.targets(targets)
     return LoraConfig(
         task_type=site.task_type,
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
         bias=bias,
-        target_modules=site.targets(targets),
+        target_modules=layers,
+        fan_in_fan_out=site.is_transposed(layers),
         modules_to_save=list(site.head) or None,
     )

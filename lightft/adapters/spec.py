@@ -37,6 +37,12 @@ class AdapterSite:
 
         return list(match_targets(self.model, wanted, self.head))
 
+    def is_transposed(self, targets: Sequence[str]) -> bool:
+        """Whether the layers called ``targets`` hold their weights as (inputs, outputs): GPT-2's ``Conv1D``."""
+        from transformers.pytorch_utils import Conv1D
+
+        return bool(targets) and all(isinstance(self.model.get_submodule(name), Conv1D) for name in targets)
+
 
 @dataclass(frozen=True)
 class AdapterKind:
@@ -108,7 +114,9 @@ def register(
     """Return a decorator that registers ``build(site, *, ...)`` as the adapter kind ``name``."""
 
     def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
-        kind = AdapterKind(build, learning_rate, text_learning_rate or learning_rate, causal_learning_rate, changes_base)
+        kind = AdapterKind(
+            build, learning_rate, text_learning_rate or learning_rate, causal_learning_rate, changes_base
+        )
         ADAPTERS.add(name, kind)
         return build
 

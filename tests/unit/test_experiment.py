@@ -496,9 +496,12 @@ def test_the_same_run_twice_predicts_the_same(loader: ModelLoader, tmp_path: Pat
     ).read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("adapter", ["full", "head-only"])
-def test_every_kind_makes_a_run_that_can_be_loaded(loader: ModelLoader, tmp_path: Path, adapter: str) -> None:
-    trainer = LoRATrainer(loader, adapter=adapter, output_dir=tmp_path / "run", precision="float32", **QUICK)
+def test_every_kind_makes_a_run_that_can_be_loaded(
+    loader: ModelLoader, tmp_path: Path, adapter: str, precision: str
+) -> None:
+    trainer = LoRATrainer(loader, adapter=adapter, output_dir=tmp_path / "run", precision=precision, **QUICK)
     run = trainer.fit(CLASSES)
     assert run.adapter == {"kind": adapter, "params": {}}
     assert lightft.load(tmp_path / "run" / "adapter").predict(CLASSES.test) == list(run.predictions)
@@ -554,9 +557,7 @@ def test_qlora_is_nf4_unless_the_loader_or_the_user_says_otherwise(loader: Model
 
 
 def test_qlora_refuses_what_cannot_be(loader: ModelLoader, tiny_bert: Path) -> None:
-    with pytest.raises(
-        InvalidSettingError, match="The adapter 'full' trains the base itself, which cannot be done in nf4"
-    ):
+    with pytest.raises(InvalidSettingError, match="The adapter 'full' trains the base itself, which is frozen in nf4"):
         QLoRATrainer(loader, adapter="full")
     foreign = BertForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     with pytest.raises(InvalidSettingError, match=r"was not loaded by a ModelLoader.*Give QLoRATrainer a ModelLoader"):

@@ -468,9 +468,16 @@ def test_settings_of_one_training_are_checked_too(tiny_bert: Path) -> None:
         LoRATrainer(setting.model, setting.tokenizer, progress=False).train(setting.rows, precision="float16")
 
 
-def test_bfloat16_computation_keeps_float32_weights(tiny_bert: Path) -> None:
+def test_bfloat16_computation_keeps_float32_weights_and_answers(tiny_bert: Path) -> None:
     setting = open_setting("text-classification", tiny_bert)
-    model = setting.adapted()
-    result = setting.train(model, precision="bfloat16")
-    assert torch.tensor(result.history[0]["train_loss"]).isfinite()
+    exact, rounded = first_gradients(setting), first_gradients(setting, precision="bfloat16")
+    assert 1e-5 < difference(exact, rounded) < 0.1, "it did compute in bfloat16"
+    settings = {"precision": "bfloat16", "epochs": 3, "learning_rate": 1e-2, "progress": False}
+    trainer = LoRATrainer(setting.model, setting.tokenizer, **settings)
+    model = trainer.train(setting.rows, setting.rows, validation_metric="roc_auc")
     assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert trainer.result is not None
+    assert trainer.evaluate(model, setting.rows)["roc_auc"] == trainer.result.best_score
+    ids = torch.tensor([setting.tokenizer("a good film")["input_ids"]])
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=ids).logits, type(model).forward(model, input_ids=ids).logits)
