@@ -85,9 +85,13 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "max_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "accumulation"):
+            if getattr(self, name) is None or getattr(self, name) < 1:
                 raise InvalidSettingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InvalidSettingError(
+                f"max_tokens is {self.max_tokens}; it must be 1 or more, or None for the default."
+            )
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
         if not 0 <= self.warmup < 1:

@@ -30,7 +30,9 @@ def _train(base: Path, out: Path, *launcher: str) -> dict[str, torch.Tensor]:
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     base = save_base(Pair("bert", "token-classification"), tmp_path / "base", with_head=False)
     alone = _train(base, tmp_path / "alone.pt")
-    together = _train(base, tmp_path / "together.pt", "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+    together = _train(
+        base, tmp_path / "together.pt", "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"
+    )
     assert alone.keys() == together.keys()
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-5, msg=name)

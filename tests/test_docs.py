@@ -165,8 +165,12 @@ def test_page_names_everything_of_its_kind(page: str, names: set[str]) -> None:
 
 def test_adapter_page_gives_the_defaults_of_the_code() -> None:
     text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
-    rates = re.findall(r"^\| `([a-z-]+)` \|[^|]*\| ([0-9e.-]+) \| ([0-9e.-]+) \| ([0-9e.-]+|\S) \|$", text, re.MULTILINE)
-    assert {kind: float(rate) for kind, rate, _, _ in rates} == {kind: ADAPTERS[kind].learning_rate for kind in ADAPTERS}
+    rates = re.findall(
+        r"^\| `([a-z-]+)` \|[^|]*\| ([0-9e.-]+) \| ([0-9e.-]+) \| ([0-9e.-]+|\S) \|$", text, re.MULTILINE
+    )
+    assert {kind: float(rate) for kind, rate, _, _ in rates} == {
+        kind: ADAPTERS[kind].learning_rate for kind in ADAPTERS
+    }
     texts = {kind: float(rate) for kind, _, rate, _ in rates}
     assert texts == {kind: ADAPTERS[kind].text_learning_rate for kind in ADAPTERS}
     causal = {kind: float(rate) for kind, _, _, rate in rates if kind != "head-only"}

@@ -71,7 +71,9 @@ print(load(sys.argv[2] + "/adapter")("anna met bert").label)
 
 
 def test_importing_lightft_alone_loads_no_deep_learning_stack() -> None:
-    finished = _run("import sys, lightft; print([name for name in ('torch', 'transformers', 'peft', 'numpy') if name in sys.modules])")
+    finished = _run(
+        "import sys, lightft; print([name for name in ('torch', 'transformers', 'peft', 'numpy') if name in sys.modules])"
+    )
     assert finished.stdout.strip() == "[]", finished.stderr
 
 

@@ -15,7 +15,10 @@ from tests.hub_double import serve_hub
 
 SST2 = REFERENCE_SETS["sst2"]
 README = Path(__file__).parents[1] / "README.md"
-SENTENCES = {"negative": ("it was a bad film", "the film was bad today"), "positive": ("it was a good film", "anna saw a good film")}
+SENTENCES = {
+    "negative": ("it was a bad film", "the film was bad today"),
+    "positive": ("it was a good film", "anna saw a good film"),
+}
 
 
 def _quick_start() -> str:
@@ -24,7 +27,9 @@ def _quick_start() -> str:
 
 
 def _sst2(folder: Path) -> Path:
-    features = Features({"idx": Value("int32"), "sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
+    features = Features(
+        {"idx": Value("int32"), "sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])}
+    )
     for split, copies in (("train", 200), ("validation", 10), ("test", 1)):
         texts = [(text, label) for label, its_texts in enumerate(SENTENCES.values()) for text in its_texts] * copies
         rows = {

@@ -24,4 +24,4 @@ for seen_file in sorted(Path(sys.argv[1]).glob("*/seen.pt")):
     results[seen_file.parent.name] = (
         {"equal": True} if equal else {"equal": False, "difference": float((logits - seen["logits"]).abs().max())}
     )
-print(json.dumps(results))
+sys.stdout.write(json.dumps(results) + "\n")

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA on every architecture and head: trained where they should be, frozen elsewhere, and the same after reload."""
+"""LoRA and QLoRA on every architecture and head: trained where they should be, and the same after reload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -60,7 +59,10 @@ def matrix_page() -> Iterator[None]:
 
 
 def _matrix() -> str:
-    lines = ["| architecture | head | LoRA trains it all | NF4 QLoRA trains | a new process gets equal logits |", "|---|---|---|---|---|"]
+    lines = [
+        "| architecture | head | LoRA trains it all | NF4 QLoRA trains | a new process gets equal logits |",
+        "|---|---|---|---|---|",
+    ]
     for pair in PAIRS:
         marks = " | ".join("yes" if pair in passed else "no" for passed in PASSED.values())
         lines.append(f"| {pair.architecture} | {pair.task.replace('-', ' ')} | {marks} |")
@@ -150,9 +152,7 @@ def test_lora_trains_every_adapter_and_the_whole_head_and_nothing_else(
 
 
 @pytest.mark.parametrize("case", ALL, ids=_name)
-def test_a_new_process_gets_the_same_logits(
-    case: tuple[Pair, bool], reloaded: dict[str, dict[str, object]]
-) -> None:
+def test_a_new_process_gets_the_same_logits(case: tuple[Pair, bool], reloaded: dict[str, dict[str, object]]) -> None:
     assert reloaded[_name(case)] == {"equal": True}
     PASSED["reload"].add(case[0])
 
@@ -161,9 +161,7 @@ def test_a_new_process_gets_the_same_logits(
 def test_nf4_qlora_takes_a_step_with_a_float32_head(pair: Pair, tmp_path: Path) -> None:
     base = save_base(pair, tmp_path / "base", with_head=False)
     loader = ModelLoader(str(base), task=pair.task, labels=LABELS[pair.task])
-    trainer = QLoRATrainer(
-        loader, epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.0, progress=False
-    )
+    trainer = QLoRATrainer(loader, epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.0, progress=False)
     adapted = trainer.train(examples(pair.task), lora_dropout=0.0)
     quantized = [name for name, module in adapted.named_modules() if type(module).__name__ == "Linear4bit"]
     assert quantized

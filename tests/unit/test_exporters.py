@@ -20,7 +20,9 @@ def _adapter(folder: Path, architecture: str = "bert", quantization: str | None 
     base = save_base(Pair(architecture, TASK), folder / "base", with_head=False)
     loader = ModelLoader(str(base), task=TASK, labels=LABELS[TASK], dtype="float32")
     settings = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "progress": False, "adapter": adapter}
-    trainer = QLoRATrainer(loader, quantization=quantization, **settings) if quantization else LoRATrainer(loader, **settings)
+    trainer = (
+        QLoRATrainer(loader, quantization=quantization, **settings) if quantization else LoRATrainer(loader, **settings)
+    )
     trained = trainer.train(examples(TASK))
     return trainer.save(trained, folder / "adapter")
 
