@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lightft.data.rows import recognise
 from lightft.data.splits import TEST_FRACTION, cut, file_names, rows_wanted, split_files, split_name, split_of_file_name
 from lightft.data.task_data import SPLITS, TASKS, TaskData, duplicates_between_splits
 from lightft.errors import DataError, InvalidSettingError, suggest
+from lightft.packaged import PREFIX, path_in_package
 from lightft.records import Example
 
 __all__ = ["load_data", "read_examples"]
@@ -125,7 +125,6 @@ def read_examples(
 
 # --- finding the files
 
-_PACKAGE = "package:"
 
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<config>[^/]+))?")
 
@@ -144,7 +143,7 @@ def _find(source: str | PathLike[str] | Mapping[str, str | PathLike[str]], revis
         _refuse_revision(source, revision)
         return _Found(_named_files(source))
     name = fspath(source)
-    path = _inside_package(name) if name.startswith(_PACKAGE) else Path(name).expanduser()
+    path = path_in_package(name, DataError) if name.startswith(PREFIX) else Path(name).expanduser()
     if path.exists():
         _refuse_revision(source, revision)
         return _Found(split_files(path) if path.is_dir() else {"": [path]})
@@ -177,28 +176,10 @@ def _named_files(source: Mapping[str, str | PathLike[str]]) -> dict[str, list[Pa
                 "one file."
             )
         text = fspath(file)
-        files[split] = [_inside_package(text) if text.startswith(_PACKAGE) else Path(text).expanduser()]
+        files[split] = [path_in_package(text, DataError) if text.startswith(PREFIX) else Path(text).expanduser()]
     if not files:
         raise DataError('No files are named. Give at least {"train": …}.')
     return files
-
-
-def _inside_package(name: str) -> Path:
-    """Return the path of a file inside an installed package, found without running any of the package's code."""
-    package, _, inner = name.removeprefix(_PACKAGE).partition("/")
-    # Only the top-level name: finding the spec of "a.b" would import "a".
-    spec = find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"{name!r}: no package {package!r} is installed. Install it (pip install {package or 'NAME'}), and write "
-            "package:NAME/path/of/file with the name it is imported by."
-        )
-    folders = [Path(location).resolve() for location in spec.submodule_search_locations]
-    for folder in folders:
-        path = (folder / inner).resolve()
-        if path.exists() and path.is_relative_to(folder):
-            return path
-    raise DataError(f"{name!r}: there is no {inner!r} inside {folders[0]}. Check the path after the package's name.")
 
 
 def _from_hub(repo: str, config: str | None, revision: str | None, reference: ReferenceSet | None) -> _Found:

