@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
+
+# isort: split
 import time
 import weakref
 from collections.abc import Sequence

@@ -104,7 +104,7 @@ class Registry(Generic[Plugin], Mapping[str, Plugin]):
         name, value, load = entry.name, entry.value, entry.load  # type: ignore[attr-defined]
         try:
             plugin = load()
-        except Exception as cause:
+        except Exception as cause:  # another package's code runs here, and may raise anything
             raise InvalidPluginError(
                 f"The {self._noun} {name!r} ({value}) of entry-point group {self.group!r} cannot be imported: {cause}. "
                 "Fix or uninstall the package that declares it."

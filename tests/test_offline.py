@@ -77,6 +77,12 @@ def test_importing_lightft_alone_loads_no_deep_learning_stack() -> None:
     assert finished.stdout.strip() == "[]", finished.stderr
 
 
+@pytest.mark.parametrize("name", ["LoRATrainer", "ModelLoader", "load", "export", "ModelComparator", "load_data"])
+def test_importing_a_public_name_prints_nothing(name: str) -> None:
+    finished = _run(f"import lightft; lightft.{name}")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize(("package", "floor"), [("torch", "2.10"), ("transformers", "5.3")])
 def test_training_code_refuses_old_versions(package: str, floor: str) -> None:
     finished = _run(

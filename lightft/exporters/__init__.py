@@ -1,5 +1,8 @@
 """Exporters: what a trained adapter can be turned into."""
 
+import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
+
+# isort: split
 from lightft.exporters import merged
 from lightft.exporters.exporter import EXPORTERS, Exporter, export, register
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -139,7 +140,7 @@ def make_metric(factory: MetricFactory, labels: Sequence[str]) -> Metric | RankM
 
 
 @dataclass(frozen=True)
-class ShareRight:
+class ShareRight(ABC):
     """Base of metrics under which an answer is right or wrong: (right, 1) of each example, right / examples.
 
     Two such runs are compared by McNemar's exact test.
@@ -149,9 +150,9 @@ class ShareRight:
     unit: str = "fraction"
     higher_is_better: bool = True
 
+    @abstractmethod
     def is_right(self, gold: str, predicted: str) -> bool:
         """Say whether the answer is right."""
-        raise NotImplementedError
 
     def counts(self, prediction: Prediction) -> tuple[float, float]:
         """Return (1 if right else 0, 1)."""
