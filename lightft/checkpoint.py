@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import AdapterError
 from lightft.models.quiet import quiet_peft, quiet_transformers
 
-__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "save_adapter", "tokenizer_digest"]
+__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "save_adapter", "tokenizer_digest", "whole_or_nothing"]
 
 MANIFEST_NAME = "lightft.json"
 _FORMAT = 1
@@ -93,25 +94,38 @@ def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, manifest:
     A model that was trained whole is written as an ordinary transformers checkpoint, an adapter as a PEFT folder.
     """
     folder = Path(folder)
+    with whole_or_nothing(folder) as unfinished:
+        if isinstance(model, PeftModel):
+            # "auto" would ask the Hub whether the vocabulary grew; lightft never changes it.
+            model.save_pretrained(str(unfinished), save_embedding_layers=False)
+        elif isinstance(model, PreTrainedModel):
+            with quiet_transformers():
+                model.save_pretrained(unfinished)
+        else:
+            raise AdapterError(
+                f"A {type(model).__name__} cannot be saved: it is neither a peft nor a transformers model."
+            )
+        tokenizer.save_pretrained(unfinished)
+        manifest.write(unfinished)
+    return folder
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder to write into, which becomes ``folder`` when the block ends; after an error it is gone."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    if isinstance(model, PeftModel):
-        # "auto" would ask the Hub whether the vocabulary grew; lightft never changes it.
-        model.save_pretrained(str(unfinished), save_embedding_layers=False)
-    elif isinstance(model, PreTrainedModel):
-        with quiet_transformers():
-            model.save_pretrained(unfinished)
-    else:
-        raise AdapterError(f"A {type(model).__name__} cannot be saved: it is neither a peft nor a transformers model.")
-    tokenizer.save_pretrained(unfinished)
-    manifest.write(unfinished)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
     _sync_to_disk(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
-    return folder
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:

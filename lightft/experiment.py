@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.adapters import AdapterSpec
-from lightft.adapters.attach import attach_adapter
+from lightft.adapters.attach import attach_adapter, check_use
 from lightft.checkpoint import save_adapter
 from lightft.cost import Stopwatch, folder_bytes
 from lightft.data import TaskData
@@ -35,9 +35,10 @@ from lightft.errors import DataError, InvalidSettingError
 from lightft.inference import Predictor
 from lightft.metrics import score_predictions
 from lightft.models import ModelLoader, count_parameters, provenance_of
+from lightft.models.quantization import quantization_of
 from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
-from lightft.tasks.head import max_input_length
+from lightft.tasks.head import LearnsFromTraining, max_input_length
 from lightft.tasks.of_model import head_of_model, labels_of
 from lightft.training import Callback, TrainConfig, TrainingResult, train_model
 
@@ -69,7 +70,7 @@ class LoRATrainer:
     Args:
         base: a ModelLoader, or a model that is already in memory.
         tokenizer: the model's; not needed with a loader.
-        adapter: an AdapterSpec, or a kind's name such as ``"head-only"`` or ``"full"``.
+        adapter: an AdapterSpec, a kind's name such as ``"head-only"`` or ``"full"``, or any ready peft config.
         head: the task head; by default the one of the loader's task and the data's labels.
         output_dir: where ``fit`` writes the run.
         name: the run's name in reports; by default the last part of ``output_dir``.
@@ -87,7 +88,7 @@ class LoRATrainer:
         base: ModelLoader | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        adapter: AdapterSpec | str = "lora",
+        adapter: AdapterSpec | PeftConfig | str = "lora",
         head: TaskHead | None = None,
         output_dir: str | Path | None = None,
         name: str | None = None,
@@ -218,14 +219,13 @@ class LoRATrainer:
         device = next(predictor.model.parameters()).device
         with Stopwatch(device) as predicting:
             predictions = predictor.predict(tested)
-        trainable, total = count_parameters(predictor.model)
         run = Run(
             name=self.name or output_dir.name,
             metrics=head.metrics,
             cost={
                 **cost,
-                "trainable_parameters": trainable,
-                "total_parameters": total,
+                "trainable_parameters": result.trainable_parameters,
+                "total_parameters": result.total_parameters,
                 "adapter_bytes": folder_bytes(folder, "*.safetensors"),
                 "predict_seconds": predicting.seconds,
                 "predictions_per_second": len(tested) / predicting.seconds,
@@ -281,14 +281,14 @@ class LoRATrainer:
             task = data.task if data is not None and loader.labels is None else loader.task
             labels = loader.labels or (data.labels if data is not None else labels_of(train, task))
             head = TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
+        # Refused now rather than after gigabytes have been read.
+        check_use(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
         base, tokenizer = head.load_model(loader)
         return base, tokenizer, head
 
     def _adjusted(self, loader: ModelLoader) -> ModelLoader:
-        """Return the loader as this trainer needs it: a model that is trained whole must be held in float32."""
-        if self.adapter.definition.changes_base:
-            return loader.replace(dtype="float32")
-        return loader
+        """Return the loader as this trainer needs it: what is trained of the base itself must be held in float32."""
+        return loader.replace(dtype="float32") if self.adapter.hooks().needs_float32_base else loader
 
     def _model_in_memory(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
@@ -323,21 +323,17 @@ class QLoRATrainer(LoRATrainer):
         **arguments: Any,
     ) -> None:
         super().__init__(base, tokenizer, **arguments)
-        if self.adapter.definition.changes_base:
-            raise InvalidSettingError(
-                f"The adapter {self.adapter.kind!r} trains the base itself, which is frozen in {quantization or 'nf4'}. "
-                "Use LoRATrainer, or another adapter."
-            )
         self.quantization = quantization
         self._quantized: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def _adjusted(self, loader: ModelLoader) -> ModelLoader:
-        return loader.replace(quantization=self.quantization or loader.quantization or "nf4")
+        quantization = self.quantization or loader.quantization or "nf4"
+        return super()._adjusted(loader).replace(quantization=quantization)
 
     def _model_in_memory(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        if model.config.to_dict().get("quantization_config") is not None:
+        if quantization_of(model) is not None:
             return model, tokenizer
         found = provenance_of(model)
         if found is None:
@@ -395,10 +391,24 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> tuple[PeftModel | PreTrainedModel, TrainingResult, int]:
     """Put the adapter on a copy that shares the base's weights, train it, and return it with what happened."""
-    max_length = max_input_length(base, tokenizer, config.max_length)
-    model = attach_adapter(base, head.task_type, spec, seed=config.seed)
-    result = train_model(model, tokenizer, head, train, validation, config, max_length=max_length, callbacks=callbacks)
-    return model, result, max_length
+    hooks = spec.hooks()
+    model = attach_adapter(base, head.task_type, spec, seed=config.seed, hooks=hooks)
+    max_length = max_input_length(model, tokenizer, config.max_length)
+    trained_head = head.fitted(train) if isinstance(head, LearnsFromTraining) else head
+    result = train_model(
+        model,
+        tokenizer,
+        trained_head,
+        train,
+        validation,
+        config,
+        max_length=max_length,
+        callbacks=callbacks,
+        hooks=hooks,
+    )
+    # Counted as they were trained: some kinds fold what they learned into another form.
+    result.trainable_parameters, result.total_parameters = count_parameters(model)
+    return hooks.after_training(model, base), result, max_length
 
 
 def _learning_rate(config: TrainConfig, spec: AdapterSpec, head: TaskHead) -> float:

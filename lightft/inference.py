@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.checkpoint import MANIFEST_NAME, Manifest, load_adapter, tokenizer_digest
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader, provenance_of
-from lightft.models.quantization import dequantized
+from lightft.models.quantization import dequantized, guard_cpu_kernels
 from lightft.records import Example, Message, Prediction, Span
 from lightft.spans import bio_labels, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
@@ -152,7 +152,8 @@ def _open_described(folder: Path, base: str | None, device: str, *, dequantize: 
         labels=manifest.labels or None,
         revision=None if base else recorded["revision"],
         dtype=recorded["dtype"],
-        quantization=recorded["quantization"],
+        # A merged model that was quantised again holds its bits as they are, and its config says so.
+        quantization=recorded["quantization"] if is_adapter else None,
         device=device,
         seed=recorded["seed"],
     )
@@ -160,8 +161,11 @@ def _open_described(folder: Path, base: str | None, device: str, *, dequantize: 
     if is_adapter:
         _refuse_other_base(model, manifest, folder)
         _refuse_other_tokenizer(tokenizer, manifest, folder)
-        if dequantize and loader.quantization is not None:
-            model = dequantized(model, loader.quantization)
+    elif recorded["quantization"] == "nf4":
+        guard_cpu_kernels(model)
+    if dequantize and recorded["quantization"] is not None:
+        model = dequantized(model, recorded["quantization"])
+    if is_adapter:
         model = load_adapter(model, folder)
     return Predictor(model.eval(), tokenizer, head, manifest.max_length)
 

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from lightft.adapters import AdapterHooks, TrainingPlan
 from lightft.batching import training_steps
 from lightft.dropout import use_fast_dropout
 from lightft.errors import InvalidSettingError, TrainingError, suggest
@@ -45,6 +46,7 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training split.
+        max_steps: end after so many optimiser steps, even inside an epoch; None trains all epochs.
         learning_rate: the peak; None takes the adapter kind's default.
         batch_size: rows per optimiser step and accumulation step; of rows with many labels (words, tokens) the
             average number, so that every step learns from about as many labels.
@@ -67,6 +69,7 @@ class TrainConfig:
     """
 
     epochs: int = 3
+    max_steps: int | None = None
     learning_rate: float | None = None
     batch_size: int = 16
     accumulation: int = 1
@@ -88,10 +91,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulation"):
             if getattr(self, name) is None or getattr(self, name) < 1:
                 raise InvalidSettingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidSettingError(
-                f"max_tokens is {self.max_tokens}; it must be 1 or more, or None for the default."
-            )
+        for name in ("max_tokens", "max_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InvalidSettingError(
+                    f"{name} is {getattr(self, name)}; it must be 1 or more, or None for the default."
+                )
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
         if not 0 <= self.warmup < 1:
@@ -128,6 +132,8 @@ class TrainingResult:
         best_score: its validation score; None without a validation split.
         seconds_to_best: from the first step to the end of the best epoch's validation.
         counts: what did not fit in encoding, by kind.
+        trainable_parameters: trained, each counted once.
+        total_parameters: of the model with its adapter.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -139,6 +145,8 @@ class TrainingResult:
     best_score: float | None = None
     seconds_to_best: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    trainable_parameters: int = 0
+    total_parameters: int = 0
 
 
 Callback = Callable[[Mapping[str, Any]], bool | None]
@@ -155,6 +163,7 @@ def train_model(
     *,
     max_length: int,
     callbacks: Sequence[Callback] = (),
+    hooks: AdapterHooks | None = None,
 ) -> TrainingResult:
     """Train the parameters of ``model`` that require gradients, in place, and leave the best epoch's in it.
 
@@ -167,6 +176,7 @@ def train_model(
         config: how; ``learning_rate`` must be set.
         max_length: tokens per row at most.
         callbacks: called with each history row.
+        hooks: what the adapter does beside being trained.
 
     Raises:
         TrainingError: nothing to train, nothing to learn from, or a loss that is not finite.
@@ -176,6 +186,7 @@ def train_model(
         raise InvalidSettingError(
             "learning_rate is None; give a number, or train through LoRATrainer, which has defaults."
         )
+    hooks = hooks or AdapterHooks({})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise TrainingError("No parameter of the model is trainable. Add an adapter, or use AdapterSpec('full').")
@@ -190,8 +201,6 @@ def train_model(
     max_tokens = config.max_tokens or forward_tokens(model)
     device = trained[0].device
     accelerator = _accelerator(device, _mixed_precision(model, config, device))
-    if device.type == "cpu":
-        use_fast_dropout(model)
     lengths = [len(encoding.input_ids) for encoding in learnable]
     label_counts = [encoding.label_count for encoding in learnable]
     rows_per_step = config.batch_size * config.accumulation
@@ -205,32 +214,42 @@ def train_model(
         by_length=config.by_length,
     )
     total_steps = sum(len(plan(epoch=epoch)) for epoch in range(config.epochs))
+    if config.max_steps is not None:
+        total_steps = min(total_steps, config.max_steps)
+    first_epoch = partial(_inputs_of_epoch, plan(epoch=0), learnable, head, tokenizer, device)
+    all_rows = min(len(learnable) * config.epochs, total_steps * rows_per_step)
+    hooks.before_training(model, TrainingPlan(total_steps, first_epoch))
+    if device.type == "cpu":
+        use_fast_dropout(model)
     optimizer = torch.optim.AdamW(
-        _decay_groups(model, config.weight_decay), lr=learning_rate, fused=device.type in ("cpu", "cuda")
+        _parameter_groups(model, learning_rate, config.weight_decay, hooks), fused=device.type in ("cpu", "cuda")
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     # Accelerate would leave the model computing in the lower precision for good, unlike the one that is saved; the steps
     # below ask for it themselves.
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    schedule = LambdaLR(optimizer.optimizer, _schedule(config, total_steps))
+    factor = _schedule(config, total_steps)
+    schedule = LambdaLR(optimizer.optimizer, factor)
     keeper = _BestKeeper(head, config)
     torch.manual_seed(config.seed)
     started = time.perf_counter()
     try:
-        with _checkpointed(model, config.gradient_checkpointing), _progress_bar(config, len(learnable)) as bar:
+        with _checkpointed(model, config.gradient_checkpointing), _progress_bar(config, all_rows) as bar:
             for epoch in range(config.epochs):
                 model.train()
-                steps = plan(epoch=epoch)
+                steps = plan(epoch=epoch)[: total_steps - result.steps]
                 running = _RunningLoss()
                 stop = False
                 for number, micro_batches in enumerate(steps):
                     step = [[learnable[row] for row in rows] for rows in micro_batches]
                     loss, norm = _optimiser_step(
-                        step, wrapped, head, tokenizer, accelerator, optimizer, config, max_tokens
+                        step, wrapped, head, tokenizer, accelerator, optimizer, config, max_tokens, hooks
                     )
                     schedule.step()
                     running.add(loss)
                     result.steps += 1
+                    hooks.after_step(model, result.steps)
+                    optimizer.zero_grad()
                     _count_rows(result, step)
                     bar.update(sum(map(len, step)))
                     bar.set_postfix_str(f"epoch {epoch + 1}/{config.epochs}, loss {running.mean:.3f}", refresh=False)
@@ -239,14 +258,14 @@ def train_model(
                             "step": result.steps,
                             "epoch": epoch + (number + 1) / len(steps),
                             "train_loss": running.take(),
-                            "learning_rate": schedule.get_last_lr()[0],
+                            "learning_rate": learning_rate * factor(schedule.last_epoch),
                             "gradient_norm": norm,
                         }
                         stop |= _record(result, row, callbacks)
                 stop |= _validate_epoch(
                     result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks
                 )
-                if stop:
+                if stop or result.steps == total_steps:
                     break
         keeper.restore(model)
     finally:
@@ -267,8 +286,13 @@ def _optimiser_step(
     optimizer: Any,
     config: TrainConfig,
     max_tokens: int,
+    hooks: AdapterHooks,
 ) -> tuple[float, float]:
-    """Take one step over all micro-batches of ``step`` and return (mean loss per label, gradient norm)."""
+    """Take one step over all micro-batches of ``step`` and return (mean loss per label, gradient norm).
+
+    The gradients are still there afterwards.
+    """
+    bare = accelerator.unwrap_model(model)
     mine, weight = _share_of_process(step, accelerator, max_tokens)
     labels_in_step = sum(encoding.label_count for micro_batch in step for encoding in micro_batch)
     total = 0.0
@@ -279,9 +303,10 @@ def _optimiser_step(
         with nullcontext() if is_last else accelerator.no_sync(model), accelerator.autocast():
             logits = model(**batch).logits
         # Every process averages over the labels of the whole step; DDP then takes the mean of the processes' gradients.
-        loss = head.loss(logits, labels) * (weight * accelerator.num_processes / labels_in_step)
-        accelerator.backward(loss)
+        loss = head.loss(logits, labels, bare) * (weight * accelerator.num_processes / labels_in_step)
         total += loss.detach().item()
+        penalty = hooks.penalty(bare) if is_last else None
+        accelerator.backward(loss if penalty is None else loss + penalty)
     mean_loss = float(accelerator.reduce(torch.tensor(total, device=accelerator.device), reduction="mean"))
     if not math.isfinite(mean_loss):
         raise TrainingError(
@@ -291,7 +316,6 @@ def _optimiser_step(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm or math.inf)
     optimizer.step()
-    optimizer.zero_grad()
     return mean_loss, float(norm if norm is not None else math.nan)
 
 
@@ -434,14 +458,29 @@ def _mixed_precision(model: nn.Module, config: TrainConfig, device: torch.device
     return "bf16" if config.precision == "auto" and trained_whole and has_native_bfloat16(device) else "no"
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two parameter groups: matrices with weight decay, biases and norms without."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _inputs_of_epoch(
+    steps: Sequence[Sequence[Sequence[int]]],
+    encodings: Sequence[Encoding],
+    head: TaskHead,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> Iterator[dict[str, Tensor]]:
+    for step in steps:
+        for rows in step:
+            batch = head.collate([encodings[row] for row in rows], tokenizer)
+            yield {key: value.to(device) for key, value in batch.items() if key != "labels"}
+
+
+def _parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float, hooks: AdapterHooks
+) -> list[dict[str, Any]]:
+    """Return AdamW's groups: matrices with weight decay, biases and norms without, each at its learning rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((learning_rate * hooks.learning_rate_factor(name), decay), []).append(parameter)
+    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
 def _schedule(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
@@ -477,5 +516,5 @@ def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(config: TrainConfig, rows: int) -> Iterator[Any]:
-    with tqdm(total=rows * config.epochs, unit=" rows", disable=not config.progress, smoothing=0.05) as bar:
+    with tqdm(total=rows, unit=" rows", disable=not config.progress, smoothing=0.05) as bar:
         yield bar

@@ -1,6 +1,61 @@
 """Adapters: what is trained on top of a frozen base model."""
 
-from lightft.adapters import full, head_only, lora
-from lightft.adapters.spec import ADAPTERS, AdapterKind, AdapterSite, AdapterSpec, register
+from lightft.adapters import (
+    adalora,
+    bias_only,
+    dora,
+    eva,
+    full,
+    fusion,
+    head_only,
+    ia3,
+    lora,
+    lora_plus,
+    olora,
+    p_tuning,
+    pissa,
+    prefix_tuning,
+    prompt_tuning,
+    ready_config,
+    rslora,
+    vera,
+)
+from lightft.adapters.kind import (
+    ADAPTERS,
+    AdapterHooks,
+    AdapterKind,
+    AdapterSite,
+    AdapterUse,
+    TrainingPlan,
+    register,
+)
+from lightft.adapters.spec import AdapterSpec
 
-__all__ = ["ADAPTERS", "AdapterKind", "AdapterSite", "AdapterSpec", "full", "head_only", "lora", "register"]
+__all__ = [
+    "ADAPTERS",
+    "AdapterHooks",
+    "AdapterKind",
+    "AdapterSite",
+    "AdapterSpec",
+    "AdapterUse",
+    "TrainingPlan",
+    "adalora",
+    "bias_only",
+    "dora",
+    "eva",
+    "full",
+    "fusion",
+    "head_only",
+    "ia3",
+    "lora",
+    "lora_plus",
+    "olora",
+    "p_tuning",
+    "pissa",
+    "prefix_tuning",
+    "prompt_tuning",
+    "ready_config",
+    "register",
+    "rslora",
+    "vera",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightft.adapters.spec import AdapterSite, register
+from lightft.adapters.kind import AdapterSite, register
 from lightft.errors import AdapterError
 
 if TYPE_CHECKING:

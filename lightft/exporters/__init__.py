@@ -4,6 +4,7 @@ import lightft.stack  # noqa: F401  (first, so that it speaks before the package
 
 # isort: split
 from lightft.exporters import merged
+from lightft.exporters.certificate import MergeCertificate
 from lightft.exporters.exporter import EXPORTERS, Exporter, export, register
 
-__all__ = ["EXPORTERS", "Exporter", "export", "merged", "register"]
+__all__ = ["EXPORTERS", "Exporter", "MergeCertificate", "export", "merged", "register"]

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from lightft.errors import InvalidPluginError, InvalidSettingError
+from lightft.adapters.schema import check_value, schema_of
+from lightft.errors import InvalidPluginError, InvalidSettingError, suggest
 from lightft.registry import Registry
 
 __all__ = ["EXPORTERS", "Exporter", "export", "register"]
 
-Exporter = Callable[[Path, Path], Path]
-"""Called with the adapter folder and the folder to write, which does not exist yet; returns what was written."""
+Exporter = Callable[..., Path]
+"""Called with the adapter folder and the folder to write, which does not exist yet; returns what was written.
+
+Keyword-only parameters with defaults are its options; their annotations are checked."""
 
 
 def _validated(name: str, exporter: Exporter) -> Exporter:
-    if not callable(exporter) or len(inspect.signature(exporter).parameters) != 2:
+    if not callable(exporter) or not _takes_two_paths_and_options(inspect.signature(exporter)):
         raise InvalidPluginError(
-            f"The exporter {name!r} must be a function of two paths, the adapter folder and the folder to write; "
-            f"{exporter!r} is not."
+            f"The exporter {name!r} must be a function of two paths, the adapter folder and the folder to write, and of "
+            f"keyword-only options with defaults; {exporter!r} is not."
         )
     return exporter
+
+
+def _takes_two_paths_and_options(signature: inspect.Signature) -> bool:
+    options = _options(signature)
+    without_default = [option for option in options.values() if option.default is inspect.Parameter.empty]
+    return len(signature.parameters) - len(options) == 2 and not without_default
+
+
+def _options(signature: inspect.Signature) -> Mapping[str, inspect.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 EXPORTERS: Registry[Exporter] = Registry("exporters", "exporter", _validated)
@@ -30,19 +48,26 @@ register = EXPORTERS.register
 """Decorator that registers an exporter under a name."""
 
 
-def export(adapter: str | Path, *, to: str, out: str | Path) -> Path:
+def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> Path:
     """Turn an adapter folder into another format.
 
     Args:
         adapter: a folder that a trainer wrote.
         to: name of an exporter, such as ``"merged"``.
         out: the folder to write; it must not exist.
+        options: of the exporter, such as ``dtype="bfloat16"`` of ``"merged"``.
 
     Raises:
         UnknownNameError: there is no such exporter.
-        InvalidSettingError: ``out`` exists.
+        InvalidSettingError: ``out`` exists, or the exporter has no such option, or not with that value.
     """
     exporter, out = EXPORTERS[to], Path(out)
+    known, schema = _options(inspect.signature(exporter)), schema_of(exporter)
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidSettingError(f"{to!r} has no option {name!r}. {suggest(name, known)}")
+        if name in schema:
+            check_value(to, name, value, schema[name])
     if out.exists():
         raise InvalidSettingError(f"{out} exists already. Choose another folder, or delete it.")
-    return exporter(Path(adapter), out)
+    return exporter(Path(adapter), out, **options)

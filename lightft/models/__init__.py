@@ -6,13 +6,8 @@ import lightft.stack  # noqa: F401  (first, so that it speaks before the package
 from lightft.models.loader import ModelLoader, Provenance, provenance_of
 from lightft.models.quantization import QUANTIZATIONS
 from lightft.models.sources import ModelSource, find_model
-from lightft.models.structure import (
-    count_parameters,
-    head_modules,
-    linear_modules,
-    match_targets,
-    share_weights,
-)
+from lightft.models.structure import count_parameters, head_modules, share_weights
+from lightft.models.targets import linear_modules, match_targets
 
 __all__ = [
     "QUANTIZATIONS",

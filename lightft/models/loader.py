@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import InvalidSettingError, ModelLoadError, suggest
 from lightft.models.precision import compute_device, compute_dtype
-from lightft.models.quantization import guard_cpu_kernels, quantization_config
+from lightft.models.quantization import guard_cpu_kernels, keep_int8_scales, quantization_config
 from lightft.models.quiet import quiet_transformers
 from lightft.models.sources import ModelSource, cache_folder, find_model
 from lightft.models.structure import head_modules, keep_head_in_float32
@@ -33,6 +33,7 @@ _AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "causal-lm": "AutoModelForCausalLM",
 }
+_TASK_OF_TYPE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification", "CAUSAL_LM": "causal-lm"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class ModelLoader:
         model, info = _from_pretrained(auto, source, {**loading, "dtype": dtype})
         if self.quantization == "nf4":
             guard_cpu_kernels(model)
+        elif self.quantization == "int8":
+            keep_int8_scales(model)
         elif self.quantization is None:
             model.to(device)
         _hold_base_in(model, dtype)
@@ -140,6 +143,25 @@ class ModelLoader:
         _ensure_padding(model, tokenizer)
         _PROVENANCE[model] = Provenance(self, source, str(dtype).removeprefix("torch."), new_parameters)
         return model.eval(), tokenizer
+
+    def sketch(self, task_type: str) -> PreTrainedModel:
+        """Return the model with its head but without weights, on the meta device: enough to see what fits it.
+
+        Args:
+            task_type: a ``peft.TaskType`` value, which names the head.
+
+        Raises:
+            ModelLoadError: the model cannot be found, or has no such head.
+        """
+        source = _as_checkpoint(find_model(self.name, self.revision), self.dtype)
+        auto = getattr(transformers, _AUTO_CLASSES[_TASK_OF_TYPE.get(task_type, self.task)])
+        try:
+            config = transformers.AutoConfig.from_pretrained(source.location, **self._loading_arguments(source))
+            with torch.device("meta"), quiet_transformers():
+                sketch: PreTrainedModel = auto.from_config(config)
+        except (OSError, ValueError, KeyError) as cause:
+            raise _cannot_open(source, auto, cause) from cause
+        return sketch
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer alone."""
@@ -181,10 +203,14 @@ def _from_pretrained(
         with quiet_transformers():
             model, info = auto.from_pretrained(source.location, output_loading_info=True, **arguments)
     except (OSError, ValueError, KeyError) as cause:
-        raise ModelLoadError(
-            f"{source.name!r} was found but cannot be opened as {auto.__name__.removeprefix('AutoModelFor')}: {cause}"
-        ) from cause
+        raise _cannot_open(source, auto, cause) from cause
     return model, info
+
+
+def _cannot_open(source: ModelSource, auto: Any, cause: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"{source.name!r} was found but cannot be opened as {auto.__name__.removeprefix('AutoModelFor')}: {cause}"
+    )
 
 
 def _hold_base_in(model: PreTrainedModel, dtype: torch.dtype) -> None:

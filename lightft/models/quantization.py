@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from lightft.errors import AdapterError, InvalidSettingError, suggest
 
-__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "int8_tensors", "quantization_config"]
+__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "int8_tensors", "keep_int8_scales", "quantization_config", "quantization_of"]
 
 QUANTIZATIONS = ("nf4", "int8")
 
@@ -65,6 +65,15 @@ def dequantized(model: PreTrainedModel, kind: str) -> PreTrainedModel:
     return plain.float()
 
 
+def quantization_of(model: PreTrainedModel) -> str | None:
+    """Return ``"nf4"`` or ``"int8"`` for a model that is held in 4 or 8 bits, else None."""
+    settings = model.config.to_dict().get("quantization_config")
+    if settings is None:
+        return None
+    plain = settings if isinstance(settings, dict) else settings.to_dict()
+    return "nf4" if plain["load_in_4bit"] else "int8"
+
+
 def _is_no_cast_notice(record: logging.LogRecord) -> bool:
     """Leave out that inputs become float16, which is how the method works, said at every product of every layer."""
     return "inputs will be cast" not in record.getMessage()
@@ -81,6 +90,25 @@ def guard_cpu_kernels(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def keep_int8_scales(model: nn.Module) -> None:
+    """Let DoRA train on 8-bit layers held on a CPU.
+
+    It reads the weight's values at every step, for which peft puts a new parameter in the place of the weight, one
+    without its scales; bitsandbytes would take those, as missing, for the layer's.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear8bitLt):
+            module.register_forward_pre_hook(_give_back_scales)
+
+
+def _give_back_scales(layer: Any, args: Any) -> None:
+    del args
+    if layer.weight.CB is not None and layer.weight.SCB is None:
+        layer.weight.SCB = layer.state.SCB
 
 
 def int8_tensors(model: nn.Module) -> list[torch.Tensor]:

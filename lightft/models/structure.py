@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -19,9 +18,10 @@ __all__ = [
     "cast_head_inputs",
     "count_parameters",
     "head_modules",
+    "hold_in_float32",
+    "is_inside",
     "keep_head_in_float32",
-    "linear_modules",
-    "match_targets",
+    "layer_shape",
     "share_weights",
 ]
 
@@ -48,50 +48,6 @@ def head_modules(model: PreTrainedModel, new_parameters: Collection[str] = ()) -
     return tuple(_outermost([*outside, *_owners(model, new_parameters)]))
 
 
-def linear_modules(model: PreTrainedModel, head: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the full names of every linear layer inside the base: ``nn.Linear``, its quantised kinds and ``Conv1D``."""
-    base = model.base_model
-    prefix = "" if base is model else f"{model.base_model_prefix}."
-    output = model.get_output_embeddings()
-    return tuple(
-        prefix + name
-        for name, module in base.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not _is_inside(prefix + name, head)
-    )
-
-
-def match_targets(model: PreTrainedModel, targets: str | Sequence[str], head: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the full names of the layers that ``targets`` means.
-
-    Args:
-        model: the base model with its head.
-        targets: ``"all"`` for every linear layer of the base, or names: each is a whole module path or the last parts
-            of one (``"query"``, ``"attention.self.query"``).
-        head: the head's module names; a target inside it is an error.
-
-    Raises:
-        AdapterError: a name matches nothing, or matches inside the head.
-    """
-    available = linear_modules(model, head)
-    if targets == "all":
-        return available
-    wanted = [targets] if isinstance(targets, str) else list(targets)
-    found: list[str] = []
-    for target in wanted:
-        matches = [name for name in available if name == target or name.endswith(f".{target}")]
-        if not matches and any(_is_inside(target, [part]) or part.endswith(f".{target}") for part in head):
-            raise AdapterError(
-                f"The target {target!r} is part of the head, which is trained whole anyway. Leave it out."
-            )
-        if not matches:
-            raise AdapterError(
-                f"The target {target!r} matches no linear layer of {type(model).__name__}. "
-                f"It has: {', '.join(_short_names(available))}. Or use targets='all'."
-            )
-        found.extend(name for name in matches if name not in found)
-    return tuple(found)
-
-
 def share_weights(model: PreTrainedModel, copied: Collection[str]) -> PreTrainedModel:
     """Return a model of its own structure over the same memory, so that adapters can be added to it.
 
@@ -100,16 +56,32 @@ def share_weights(model: PreTrainedModel, copied: Collection[str]) -> PreTrained
     """
     memo: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
-        if _is_inside(name, copied):
+        if is_inside(name, copied):
             continue
         # A quantised parameter carries its quantisation state as attributes, which a fresh Parameter would lose.
         plain = type(parameter) is nn.Parameter
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False) if plain else parameter
     for name, buffer in model.named_buffers():
-        if not _is_inside(name, copied):
+        if not is_inside(name, copied):
             memo[id(buffer)] = buffer
     memo |= {id(tensor): tensor for tensor in int8_tensors(model)}
     return copy.deepcopy(model, memo)
+
+
+def layer_shape(layer: nn.Module) -> tuple[int, int]:
+    """Return (inputs, outputs) of a linear layer, however it is stored."""
+    if isinstance(layer, Conv1D):
+        return layer.nx, layer.nf
+    if not isinstance(layer, nn.Linear):
+        raise AdapterError(f"A {type(layer).__name__} is no linear layer.")
+    return layer.in_features, layer.out_features
+
+
+def hold_in_float32(model: PreTrainedModel) -> None:
+    """Hold in float32 all that is not quantised: parameters of the base that are trained need it."""
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter and parameter.is_floating_point():
+            parameter.data = parameter.data.float()
 
 
 def keep_head_in_float32(model: PreTrainedModel, head: Sequence[str]) -> None:
@@ -117,7 +89,7 @@ def keep_head_in_float32(model: PreTrainedModel, head: Sequence[str]) -> None:
     for name in head:
         module = model.get_submodule(name)
         module.float()
-        inside_base = model.base_model is not model and _is_inside(name, [model.base_model_prefix])
+        inside_base = model.base_model is not model and is_inside(name, [model.base_model_prefix])
         cast_head_inputs(module, restore=inside_base)
 
 
@@ -145,6 +117,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
         total += size
         trainable += size if parameter.requires_grad else 0
     return trainable, total
+
+
+def is_inside(name: str, modules: Collection[str]) -> bool:
+    """Whether the module or parameter called ``name`` is one of ``modules`` or stands inside one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _inputs_to_float32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -179,13 +156,4 @@ def _owners(model: nn.Module, parameters: Iterable[str]) -> list[str]:
 
 def _outermost(names: Iterable[str]) -> list[str]:
     ordered = list(dict.fromkeys(names))
-    return [name for name in ordered if not any(name != other and _is_inside(name, [other]) for other in ordered)]
-
-
-def _is_inside(name: str, modules: Collection[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _short_names(names: Iterable[str]) -> list[str]:
-    """Return the distinct last parts of module paths, e.g. ``layer.*.attention.self.query`` as ``query``."""
-    return list(dict.fromkeys(re.split(r"\.\d+\.", name)[-1] for name in names))
+    return [name for name in ordered if not any(name != other and is_inside(name, [other]) for other in ordered)]

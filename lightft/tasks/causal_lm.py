@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.batching import inference_batches
@@ -22,8 +23,8 @@ from lightft.tasks.head import (
     pad_batch,
     pad_labels,
     special_tokens_around,
-    summed_cross_entropy,
 )
+from lightft.tasks.losses import summed_cross_entropy
 
 __all__ = ["CausalLM", "render_prompt"]
 
@@ -90,8 +91,9 @@ class CausalLM:
         batch = pad_batch(encodings, tokenizer)
         return {**batch, "labels": pad_labels(encodings, batch["input_ids"].shape[1])}
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, model: Module) -> Tensor:
         """Summed cross-entropy of logits (rows, tokens, vocabulary): position i predicts token i + 1."""
+        del model
         return summed_cross_entropy(logits[:, :-1], labels[:, 1:])
 
     def predict(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.batching import inference_batches
@@ -21,6 +21,7 @@ __all__ = [
     "IGNORED",
     "TASKS",
     "Encoding",
+    "LearnsFromTraining",
     "TaskHead",
     "forward_in_batches",
     "forward_tokens",
@@ -29,7 +30,6 @@ __all__ = [
     "pad_labels",
     "register",
     "special_tokens_around",
-    "summed_cross_entropy",
 ]
 
 _MOST_TOKENS = 8192
@@ -86,8 +86,11 @@ class TaskHead(Protocol):
     def collate(self, encodings: Sequence[Encoding], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
         """Return ``input_ids`` and ``attention_mask`` of shape (rows, longest), and ``labels``."""
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss summed, not averaged, over the labelled positions: a scalar."""
+    def loss(self, logits: Tensor, labels: Tensor, model: Module) -> Tensor:
+        """Return the loss summed, not averaged, over the labelled positions: a scalar.
+
+        ``model`` is the one that gave the logits, for heads with parameters beyond them.
+        """
 
     def predict(
         self,
@@ -100,6 +103,14 @@ class TaskHead(Protocol):
         progress: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
         """Return one prediction per example, in order; ``validating`` leaves out what only a final test needs."""
+
+
+@runtime_checkable
+class LearnsFromTraining(Protocol):
+    """A head with numbers that come from the training data, such as the weights of its classes."""
+
+    def fitted(self, train: Sequence[Example]) -> TaskHead:
+        """Return a copy that has them; what is recorded of it stays as it was set."""
 
 
 def _validate(name: str, head: Any) -> Any:
@@ -177,14 +188,6 @@ def pad_labels(encodings: Sequence[Encoding], longest: int) -> Tensor:
     """Return labels of shape (rows, longest), IGNORED on the padding."""
     return torch.tensor(
         [encoding.labels + [IGNORED] * (longest - len(encoding.labels)) for encoding in encodings], dtype=torch.long
-    )
-
-
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return cross-entropy in nats, summed over the positions that are not IGNORED, in float32."""
-    classes = logits.shape[-1]
-    return functional.cross_entropy(
-        logits.reshape(-1, classes).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
     )
 
 

@@ -9,30 +9,49 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import DataError
 from lightft.models import ModelLoader
+from lightft.models.bidirectional import lift_causal_mask
 from lightft.records import Example, Prediction
-from lightft.tasks.head import IGNORED, TASKS, Encoding, forward_in_batches, pad_batch, summed_cross_entropy
+from lightft.tasks.head import IGNORED, TASKS, Encoding, forward_in_batches, pad_batch
+from lightft.tasks.losses import LossSettings
 
 __all__ = ["TextClassification"]
 
 
 @TASKS.register("text-classification")
 @dataclass(frozen=True)
-class TextClassification:
-    """A softmax over ``labels``. A text longer than the model's window is cut at its end, and counted."""
+class TextClassification(LossSettings):
+    """A softmax over ``labels``. A text longer than the model's window is cut at its end, and counted.
+
+    Attributes:
+        labels: the classes, which are also what ``class_weights`` may name.
+        bidirectional: let every token of a decoder-only base read the whole text, not only what stands before it.
+    """
 
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy", "macro_f1", "weighted_f1", "roc_auc")
+    bidirectional: bool = False
 
     name: ClassVar[str] = "text-classification"
     task_type: ClassVar[str] = "SEQ_CLS"
 
+    def __post_init__(self) -> None:
+        self.check_loss(self.labels)
+
     def load_model(self, loader: ModelLoader) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the base model with one output per class."""
-        return loader.replace(task=self.name, labels=self.labels).load_model()
+        model, tokenizer = loader.replace(task=self.name, labels=self.labels).load_model()
+        if self.bidirectional:
+            lift_causal_mask(model)
+        return model, tokenizer
+
+    def fitted(self, train: Sequence[Example]) -> TextClassification:
+        """Return a copy whose class weights are those of ``train``, where they are to come from it."""
+        return self.with_weights_of(Counter(example.target for example in train if isinstance(example.target, str)))
 
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -57,9 +76,10 @@ class TextClassification:
         labels = torch.tensor([encoding.labels[0] for encoding in encodings], dtype=torch.long)
         return {**pad_batch(encodings, tokenizer), "labels": labels}
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy of logits (rows, classes)."""
-        return summed_cross_entropy(logits, labels)
+    def loss(self, logits: Tensor, labels: Tensor, model: Module) -> Tensor:
+        """Summed loss of logits (rows, classes)."""
+        del model
+        return self.class_loss(logits, labels, self.labels)
 
     def predict(
         self,

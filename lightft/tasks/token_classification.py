@@ -9,19 +9,16 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import DataError, InvalidSettingError, suggest
 from lightft.models import ModelLoader
+from lightft.models.bidirectional import lift_causal_mask
 from lightft.records import Example, Prediction, Span
-from lightft.spans import (
-    allowed_starts,
-    allowed_transitions,
-    bio_labels,
-    spans_to_tags,
-    split_words,
-    tags_to_word_spans,
-)
+from lightft.spans import bio_labels, spans_to_tags, split_tag, tags_to_word_spans
+from lightft.tasks.crf import ChainScores, add_transitions, chain_scores, conditional_logits, tag_probabilities
+from lightft.tasks.decoding import Array, best_paths, scores_of_valid_bio
 from lightft.tasks.head import (
     IGNORED,
     TASKS,
@@ -30,19 +27,18 @@ from lightft.tasks.head import (
     pad_batch,
     pad_labels,
     special_tokens_around,
-    summed_cross_entropy,
 )
+from lightft.tasks.losses import LossSettings
+from lightft.tasks.windows import best_windows, windows_of, words_of, words_of_tokens
 
-__all__ = ["TokenClassification", "best_paths"]
+__all__ = ["TokenClassification"]
 
-_DECODINGS = ("constrained", "argmax")
-# Windows of a long text share this share of their tokens, so that every word is read with context on both sides.
-_WINDOW_OVERLAP = 0.25
+_DECODINGS = ("constrained", "argmax", "crf")
 
 
 @TASKS.register("token-classification")
 @dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(LossSettings):
     """BIO tags over the words of a text, for entity types ``labels``.
 
     Words are the corpus's own where it has them, else runs of letters and digits and single punctuation marks. A text
@@ -50,11 +46,14 @@ class TokenClassification:
     stands farthest from an edge.
 
     Attributes:
-        labels: entity types, without BIO prefixes.
+        labels: entity types, without BIO prefixes. ``class_weights`` may name them and ``"O"``; the B- and I- of a type
+            share its weight, which is computed from the words of the training data.
         label_all_subtokens: train on every sub-token of a word instead of its first; never changes what is counted.
         decoding: ``"constrained"`` takes the most probable tag sequence in which each I- follows its own type
             (Viterbi), ``"argmax"`` the most probable tag of each word, of which strict scoring drops stray I- tags.
+            ``"crf"`` also learns how well tags follow each other and is trained on whole sequences (see ``crf.py``).
         tags: the BIO tags in the order of the model's outputs; a checkpoint from elsewhere may have its own order.
+        bidirectional: let every token of a decoder-only base read the whole text, not only what stands before it.
     """
 
     labels: tuple[str, ...]
@@ -62,6 +61,7 @@ class TokenClassification:
     decoding: str = "constrained"
     tags: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("span_f1", "span_precision", "span_recall", "span_f1_lenient", "token_accuracy")
+    bidirectional: bool = False
 
     name: ClassVar[str] = "token-classification"
     task_type: ClassVar[str] = "TOKEN_CLS"
@@ -74,10 +74,23 @@ class TokenClassification:
             odd = sorted(set(self.tags) ^ set(expected))
             raise InvalidSettingError(f"The tags are not the BIO tags of {', '.join(self.labels)}: {', '.join(odd)}.")
         object.__setattr__(self, "tags", self.tags or expected)
+        self.check_loss((*self.labels, "O"))
+        if self.decoding == "crf":
+            self._refuse_what_a_crf_cannot()
 
     def load_model(self, loader: ModelLoader) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the base model with one output per tag."""
-        return loader.replace(task=self.name, labels=self.labels).load_model()
+        """Load the base model with one output per tag and, for ``"crf"``, scores of their transitions."""
+        model, tokenizer = loader.replace(task=self.name, labels=self.labels).load_model()
+        if self.bidirectional:
+            lift_causal_mask(model)
+        if self.decoding == "crf":
+            add_transitions(model, self.tags)
+        return model, tokenizer
+
+    def fitted(self, train: Sequence[Example]) -> TokenClassification:
+        """Return a copy whose class weights are those of the words of ``train``, where they are to come from it."""
+        gold = [self._gold_tags(example, words_of(example), Counter()) or [] for example in train]
+        return self.with_weights_of(Counter(_type_of(self.tags[tag]) for tags in gold for tag in tags))
 
     def encode(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -97,14 +110,14 @@ class TokenClassification:
         before, after = special_tokens_around(tokenizer)
         room = max_length - len(before) - len(after)
         for row, example in enumerate(examples):
-            words = _words(example)
+            words = words_of(example)
             ids, offsets = tokenized["input_ids"][row], tokenized["offset_mapping"][row]
-            word_of = _words_of_tokens(example.text, offsets, words)
+            word_of = words_of_tokens(example.text, offsets, words)
             gold = self._gold_tags(example, words, counts)
             counts["words_without_tokens"] += len(words) - len(set(word_of) - {-1})
-            windows = _windows(len(ids), room)
+            windows = windows_of(len(ids), room)
             counts["extra_windows"] += len(windows) - 1
-            answered_in = _best_windows(word_of, windows)
+            answered_in = best_windows(word_of, windows)
             for window, (start, end) in enumerate(windows):
                 answered = [word if answered_in.get(word) == window else -1 for word in word_of[start:end]]
                 labels, answers = self._label_tokens(answered, gold, len(before))
@@ -118,9 +131,11 @@ class TokenClassification:
         batch = pad_batch(encodings, tokenizer)
         return {**batch, "labels": pad_labels(encodings, batch["input_ids"].shape[1])}
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy of logits (rows, tokens, tags)."""
-        return summed_cross_entropy(logits, labels)
+    def loss(self, logits: Tensor, labels: Tensor, model: Module) -> Tensor:
+        """Summed loss of logits (rows, tokens, tags); with a CRF, of each tag given the gold tag before it."""
+        if self.decoding == "crf":
+            logits, labels = conditional_logits(logits, labels, chain_scores(model))
+        return self.class_loss(logits, labels, [_type_of(tag) for tag in self.tags])
 
     def predict(
         self,
@@ -132,11 +147,15 @@ class TokenClassification:
         validating: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
-        """Return the spans of each text. A span's score is the mean probability of the tags of its words."""
+        """Return the spans of each text.
+
+        A span's score is the mean probability of the tags of its words: the model's, or with a CRF the marginal one over
+        all sequences of tags.
+        """
         del validating
         unlabelled = [replace(example, target=None) for example in examples]
         encodings, _ = self.encode(unlabelled, tokenizer, max_length)
-        words = [_words(example) for example in examples]
+        words = [words_of(example) for example in examples]
         # A word without a token of its own reads as outside, or as part of the entity that goes on after it.
         log_probabilities = [self._unread(len(its_words)) for its_words in words]
         for rows, _, logits in forward_in_batches(
@@ -146,10 +165,23 @@ class TokenClassification:
             for place, row in enumerate(rows):
                 for word, token in encodings[row].words:
                     log_probabilities[encodings[row].example][word] = batch[place, token]
+        decoded = self._decode(log_probabilities, chain_scores(model) if self.decoding == "crf" else None)
         return [
-            self._prediction(example, its_words, scores)
-            for example, its_words, scores in zip(examples, words, self._decode(log_probabilities), strict=True)
+            self._prediction(example, its_words, scored_tags)
+            for example, its_words, scored_tags in zip(examples, words, decoded, strict=True)
         ]
+
+    def _refuse_what_a_crf_cannot(self) -> None:
+        if self.label_all_subtokens:
+            raise InvalidSettingError(
+                "decoding='crf' learns how tags of words follow each other; label_all_subtokens=True would show it parts "
+                "of words. Leave one of the two out."
+            )
+        if self.label_smoothing:
+            raise InvalidSettingError(
+                f"label_smoothing is {self.label_smoothing} with decoding='crf', where some tags must have no probability. "
+                "Leave one of the two out."
+            )
 
     def _gold_tags(self, example: Example, words: Sequence[tuple[int, int]], counts: Counter[str]) -> list[int] | None:
         if example.target is None:
@@ -189,22 +221,24 @@ class TokenClassification:
         name = self.tags[tag]
         return self.tags.index(f"I-{name[2:]}") if name.startswith("B-") else tag
 
-    def _unread(self, words: int) -> np.ndarray:
+    def _unread(self, words: int) -> Array:
         """Return scores of words of which nothing is known: slightly for O, then for I-."""
         preference = {"O": 0.0, "I": -0.01, "B": -0.02}
         row = np.array([preference[tag[0]] for tag in self.tags], dtype=np.float32)
         return np.tile(row, (words, 1))
 
-    def _decode(self, log_probabilities: Sequence[np.ndarray]) -> list[list[tuple[str, float]]]:
-        if self.decoding == "argmax":
+    def _decode(self, log_probabilities: Sequence[Array], chain: ChainScores | None) -> list[list[tuple[str, float]]]:
+        probabilities = [np.exp(rows) for rows in log_probabilities]
+        if chain is not None:
+            paths = best_paths(log_probabilities, chain.to_numpy())
+            probabilities = tag_probabilities(log_probabilities, chain)
+        elif self.decoding == "argmax":
             paths = [rows.argmax(-1) for rows in log_probabilities]
         else:
-            paths = best_paths(
-                log_probabilities, np.array(allowed_transitions(self.tags)), np.array(allowed_starts(self.tags))
-            )
+            paths = best_paths(log_probabilities, scores_of_valid_bio(self.tags))
         return [
-            [(self.tags[tag], float(np.exp(row[tag]))) for tag, row in zip(path, rows, strict=True)]
-            for path, rows in zip(paths, log_probabilities, strict=True)
+            [(self.tags[tag], float(row[tag])) for tag, row in zip(path, rows, strict=True)]
+            for path, rows in zip(paths, probabilities, strict=True)
         ]
 
     def _prediction(
@@ -224,103 +258,6 @@ class TokenClassification:
         return Prediction(example.id, example.target, spans, words=tuple(words), tags=tags)
 
 
-def best_paths(rows: Sequence[np.ndarray], transitions: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
-    """Return the most probable allowed tag sequence of each text (Viterbi 1967).
-
-    Args:
-        rows: per text, log-probabilities of shape (words, tags).
-        transitions: boolean (tags, tags): may the second tag follow the first.
-        starts: boolean (tags,): may a text start with the tag.
-    """
-    paths: list[np.ndarray] = [np.zeros(0, dtype=np.int64)] * len(rows)
-    step_cost = np.where(transitions, 0.0, -np.inf).astype(np.float32)
-    start_cost = np.where(starts, 0.0, -np.inf).astype(np.float32)
-    by_length = sorted((text for text in range(len(rows)) if len(rows[text])), key=lambda text: len(rows[text]))
-    for start in range(0, len(by_length), 256):
-        texts = by_length[start : start + 256]
-        for text, path in zip(texts, _viterbi([rows[text] for text in texts], step_cost, start_cost), strict=True):
-            paths[text] = path
-    return paths
-
-
-def _viterbi(rows: Sequence[np.ndarray], step_cost: np.ndarray, start_cost: np.ndarray) -> list[np.ndarray]:
-    lengths = np.array([len(text) for text in rows])
-    longest, tags = int(lengths.max()), len(start_cost)
-    scores = np.zeros((len(rows), longest, tags), dtype=np.float32)
-    for text, its_rows in enumerate(rows):
-        scores[text, : len(its_rows)] = its_rows
-    best = scores[:, 0] + start_cost
-    came_from = np.zeros((len(rows), longest, tags), dtype=np.int64)
-    for position in range(1, longest):
-        reached = best[:, :, None] + step_cost
-        came_from[:, position] = reached.argmax(1)
-        alive = (position < lengths)[:, None]
-        best = np.where(alive, reached.max(1) + scores[:, position], best)
-    last = best.argmax(-1)
-    paths = []
-    for text, length in enumerate(lengths):
-        path = [int(last[text])]
-        for position in range(length - 1, 0, -1):
-            path.append(int(came_from[text, position, path[-1]]))
-        paths.append(np.array(path[::-1]))
-    return paths
-
-
-def _words(example: Example) -> tuple[tuple[int, int], ...]:
-    return example.words if example.words is not None else split_words(example.text)
-
-
-def _words_of_tokens(text: str, offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the number of the word each token belongs to, −1 for none.
-
-    A token belongs to the first word it covers a character of. Offsets of some tokenizers include the space before a
-    word, so white space at a token's edges is left out before looking.
-    """
-    belongs = []
-    word = 0
-    for start, end in offsets:
-        while start < end and text[start].isspace():
-            start += 1
-        while word < len(words) and words[word][1] <= start:
-            word += 1
-        inside = word < len(words) and start < end and words[word][0] < end
-        belongs.append(word if inside else -1)
-    return belongs
-
-
-def _windows(tokens: int, room: int) -> list[tuple[int, int]]:
-    """Return ``[start, end)`` of overlapping windows of at most ``room`` tokens that cover all of them."""
-    if room < 1:
-        raise InvalidSettingError(f"max_length leaves {room} tokens for the text. Use at least 8.")
-    if tokens <= room:
-        return [(0, tokens)]
-    step = max(1, round(room * (1 - _WINDOW_OVERLAP)))
-    starts = [*range(0, tokens - room, step), tokens - room]
-    return [(start, start + room) for start in starts]
-
-
-def _best_windows(word_of: Sequence[int], windows: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Return, for each word, the window in which its first token stands farthest from an edge of the window.
-
-    The text's own ends are no edges: nothing is cut off there.
-    """
-    first_token: dict[int, int] = {}
-    for token, word in enumerate(word_of):
-        if word >= 0:
-            first_token.setdefault(word, token)
-    if len(windows) == 1:
-        return dict.fromkeys(first_token, 0)
-    last = windows[-1][1]
-
-    def context(token: int, window: tuple[int, int]) -> float:
-        start, end = window
-        if not start <= token < end:
-            return -1.0
-        left = token - start if start > 0 else float("inf")
-        right = end - 1 - token if end < last else float("inf")
-        return min(left, right)
-
-    return {
-        word: max(range(len(windows)), key=lambda number: context(token, windows[number]))
-        for word, token in first_token.items()
-    }
+def _type_of(tag: str) -> str:
+    """Return the entity type of a BIO tag, ``"O"`` outside."""
+    return split_tag(tag)[1] or "O"

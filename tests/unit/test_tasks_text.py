@@ -59,8 +59,8 @@ def test_a_row_without_class_carries_no_loss() -> None:
     )
     assert (with_class.label_count, without.label_count) == (1, 0)
     batch = HEAD.collate([with_class, without], tokenizer_of("wordpiece"))
-    logits = torch.tensor([[0.3, 0.1], [0.9, -5.0]])
-    assert HEAD.loss(logits, batch["labels"]) == HEAD.loss(logits[:1], batch["labels"][:1])
+    logits, model = torch.tensor([[0.3, 0.1], [0.9, -5.0]]), torch.nn.Identity()
+    assert HEAD.loss(logits, batch["labels"], model) == HEAD.loss(logits[:1], batch["labels"][:1], model)
 
 
 def test_no_examples_give_no_rows(tiny_bert: Path) -> None:

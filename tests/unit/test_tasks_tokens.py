@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,9 +17,8 @@ from torch import Tensor, nn
 from lightft import Example, ModelLoader, Span
 from lightft.errors import DataError, InvalidSettingError
 from lightft.metrics import build_metric, score_predictions
-from lightft.spans import allowed_starts, allowed_transitions, bio_labels, join_words, tags_to_spans
+from lightft.spans import join_words, tags_to_spans
 from lightft.tasks import Encoding, TokenClassification
-from lightft.tasks.token_classification import best_paths
 from tests.tiny_models import TOKENIZERS, TYPES, tagged, tagged_texts, tokenizer_of
 
 HEAD = TokenClassification(labels=TYPES)
@@ -334,48 +331,3 @@ def test_a_batch_answers_as_each_text_alone(tiny_bert: Path) -> None:
         assert [span.score for span in alone.predicted] == pytest.approx(
             [span.score for span in prediction.predicted], abs=1e-5
         )  # type: ignore[union-attr]
-
-
-# --- best paths
-
-
-def brute_force(rows: np.ndarray, transitions: np.ndarray, starts: np.ndarray) -> tuple[float, list[tuple[int, ...]]]:
-    best, paths = -np.inf, []
-    for path in product(range(rows.shape[1]), repeat=len(rows)):
-        if not starts[path[0]] or not all(transitions[a, b] for a, b in pairwise(path)):
-            continue
-        total = float(sum(row[tag] for row, tag in zip(rows, path, strict=True)))
-        if total > best + 1e-6:
-            best, paths = total, [path]
-        elif total > best - 1e-6:
-            paths.append(path)
-    return best, paths
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_best_paths_are_those_of_trying_every_sequence(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    tags = bio_labels(("A", "B"))
-    transitions, starts = np.array(allowed_transitions(tags)), np.array(allowed_starts(tags))
-    texts = [
-        np.log(rng.dirichlet(np.full(len(tags), 0.7), size=length)).astype(np.float32)
-        for length in rng.integers(0, 6, 40)
-    ]
-    texts = [np.maximum(text, -50) for text in texts]
-    for text, path in zip(texts, best_paths(texts, transitions, starts), strict=True):
-        assert len(path) == len(text)
-        if len(text):
-            assert tuple(path.tolist()) in brute_force(text, transitions, starts)[1]
-
-
-def test_best_paths_are_always_valid_even_against_certainty() -> None:
-    rng = np.random.default_rng(0)
-    tags = bio_labels(("A", "B", "C"))
-    transitions, starts = np.array(allowed_transitions(tags)), np.array(allowed_starts(tags))
-    texts = [
-        (rng.integers(0, 2, size=(int(length), len(tags))) * -1e4).astype(np.float32)
-        for length in rng.integers(1, 300, 600)
-    ]
-    for path in best_paths(texts, transitions, starts):
-        assert starts[path[0]]
-        assert transitions[path[:-1], path[1:]].all()

@@ -1,0 +1,249 @@
+"""Merge certificates: how far the answers of a merged model lie from those of its adapter on the adapter's own base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightft.batching import inference_batches
+from lightft.checkpoint import MANIFEST_NAME, Manifest
+from lightft.description import environment_of
+from lightft.errors import AdapterError
+from lightft.inference import Predictor, load
+from lightft.models import ModelSource, provenance_of
+from lightft.models.quiet import quiet_transformers
+from lightft.records import Example
+from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_tokens_around
+
+__all__ = ["CERTIFICATE_NAME", "Agreement", "MergeCertificate", "certify", "compare_answers"]
+
+CERTIFICATE_NAME = "merge_certificate.json"
+_FORMAT = 1
+_PROBE_ROWS = 256
+_SHORTEST, _LONGEST = 8, 64
+_SEED = 0
+_LARGEST_GAP = 1e-4
+_SMALLEST_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two models answer the same rows.
+
+    Attributes:
+        argmax_agreement: share of positions, from 0 to 1, at which both put the same output first.
+        largest_logit_gap: largest absolute difference between two logits.
+        rows: rows that were read.
+        positions: answers that were compared: one per row of a text classifier, else one per token; padding is none.
+    """
+
+    argmax_agreement: float
+    largest_logit_gap: float
+    rows: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class MergeCertificate:
+    """What ``merge_certificate.json`` says of the merged model beside it.
+
+    Attributes:
+        agreement: of the model as it was written with ``reference``.
+        rule: what ``agreement`` had to keep.
+        reference: what the written model was compared with.
+        trained_precision: where the adapter was trained in less than float32, how far the written model lies from the
+            adapter in that precision, whose products are rounded on their own; else None.
+        probe: what the rows were.
+        written: ``dtype``, ``quantization`` and ``digest`` of the merged model.
+        adapter: ``kind`` and ``params``, where known, and ``digest``.
+        base: ``name``, ``revision``, ``digest``, ``dtype``, ``quantization`` and ``seed`` of the adapter's base.
+        environment: versions, Python, device, threads and date.
+        format: of this file.
+    """
+
+    agreement: Agreement
+    rule: str
+    reference: str
+    trained_precision: Agreement | None
+    probe: Mapping[str, Any]
+    written: Mapping[str, Any]
+    adapter: Mapping[str, Any]
+    base: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    format: int = _FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Write ``merge_certificate.json`` into ``folder``."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        (folder / CERTIFICATE_NAME).write_text(text, encoding="utf-8")
+
+
+def certify(
+    adapter: Path,
+    folder: Path,
+    written: PreTrainedModel,
+    *,
+    dtype: str,
+    quantization: str | None,
+    texts: Sequence[str] = (),
+) -> MergeCertificate:
+    """Compare a merged model with its adapter and return the certificate.
+
+    The reference is the adapter, unmerged, on its own base as trained, 4-bit weights included. Its products are in
+    float32: training in less rounds them as it goes, so that the same weights give other last digits on every machine.
+    What a base in less than float32 is compared with is therefore the values of its weights, not its rounding.
+
+    Args:
+        adapter: the adapter folder.
+        folder: where the merged model is.
+        written: the merged model, opened from ``folder`` by transformers alone.
+        dtype: of its weights.
+        quantization: of its weights.
+        texts: what to compare on; random rows fill up to 256.
+
+    Raises:
+        AdapterError: the two differ by more than the rule allows.
+    """
+    manifest = Manifest.read(adapter) if (adapter / MANIFEST_NAME).is_file() else None
+    trained_in = manifest.base["dtype"] if manifest is not None else "float32"
+    in_float32 = trained_in == "float32"
+    predictor = _load_quietly(adapter, dequantize=not in_float32)
+    base = manifest.base if manifest is not None else _described_base(predictor)
+    reference: Any = predictor.model if in_float32 else predictor.model.float()
+    rows, probe = _probe_rows(predictor, texts)
+    agreement = compare_answers(reference, written, predictor.tokenizer, rows)
+    exact = dtype == "float32" and quantization is None
+    _refuse_difference(agreement, adapter, exact=exact, held=" ".join(filter(None, [quantization, dtype])))
+    trained_precision = None
+    if not in_float32:
+        del reference, predictor
+        trained = _load_quietly(adapter, dequantize=False)
+        trained_precision = compare_answers(trained.model, written, trained.tokenizer, rows)
+    return MergeCertificate(
+        agreement=agreement,
+        rule=f"largest_logit_gap <= {_LARGEST_GAP}" if exact else f"argmax_agreement >= {_SMALLEST_AGREEMENT}",
+        reference=f"the adapter on its base in {base['quantization'] or trained_in}, products in float32",
+        trained_precision=trained_precision,
+        probe=probe,
+        written={"dtype": dtype, "quantization": quantization, "digest": _digest(folder)},
+        adapter={**(manifest.adapter if manifest is not None else {}), "digest": _digest(adapter)},
+        base=base,
+        environment=environment_of(torch.device("cpu")),
+    )
+
+
+@torch.inference_mode()
+def compare_answers(
+    reference: PreTrainedModel, other: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoding]
+) -> Agreement:
+    """Return how alike two models, both in eval mode, answer ``rows``."""
+    gap, agreeing, positions = torch.zeros(()), 0, 0
+    for batch_rows in _batches([len(row.input_ids) for row in rows], max_tokens=forward_tokens(reference)):
+        batch = pad_batch([rows[row] for row in batch_rows], tokenizer)
+        expected, found = (model(**batch).logits.float() for model in (reference, other))
+        if expected.dim() == 3:
+            real = batch["attention_mask"].bool()
+            expected, found = expected[real], found[real]
+        # Unlike max(), this keeps a difference that is not a number.
+        gap = torch.maximum(gap, (expected - found).abs().max())
+        agreeing += int((expected.argmax(-1) == found.argmax(-1)).sum())
+        positions += len(expected)
+    return Agreement(agreeing / positions, float(gap), len(rows), positions)
+
+
+def _batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Return batches of row numbers: every other row among rows of its own length, the rest with padding.
+
+    A model may take another way where there is nothing to mask, and must answer alike on both.
+    """
+    groups: dict[int | None, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(length if row % 2 else None, []).append(row)
+    return [
+        [rows[place] for place in batch]
+        for rows in groups.values()
+        for batch in inference_batches([lengths[row] for row in rows], max_tokens=max_tokens)
+    ]
+
+
+def _probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encoding], dict[str, Any]]:
+    """Return the rows to compare on, texts first, and what they are."""
+    examples = [Example(str(number), text) for number, text in enumerate(texts)]
+    rows, counts = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
+    random_rows = _random_rows(predictor, max(0, _PROBE_ROWS - len(rows)))
+    described = {"texts": len(texts), "text_rows": len(rows), "text_counts": dict(counts), "random_rows": len(random_rows)}
+    if random_rows:
+        described |= {"random_lengths": _lengths(predictor), "random_seed": _SEED}
+    return [*rows, *random_rows], described
+
+
+def _random_rows(predictor: Predictor, count: int) -> list[Encoding]:
+    """Return rows of ordinary tokens in random order, with the tokenizer's special tokens around them."""
+    tokenizer = predictor.tokenizer
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    known = predictor.model.get_input_embeddings().weight.shape[0]
+    ordinary = sorted(index for index in set(tokenizer.get_vocab().values()) - special if index < known)
+    before, after = special_tokens_around(tokenizer)
+    shortest, longest = _lengths(predictor)
+    generator = torch.Generator().manual_seed(_SEED)
+    rows = []
+    for _ in range(count):
+        length = int(torch.randint(shortest, longest + 1, (), generator=generator)) - len(before) - len(after)
+        picked = torch.randint(len(ordinary), (max(1, length),), generator=generator).tolist()
+        rows.append(Encoding(0, [*before, *(ordinary[place] for place in picked), *after], []))
+    return rows
+
+
+def _lengths(predictor: Predictor) -> tuple[int, int]:
+    """Return how many tokens a random row has at least and at most, special tokens included."""
+    longest = min(_LONGEST, predictor.max_length)
+    return min(_SHORTEST, longest), longest
+
+
+def _refuse_difference(found: Agreement, adapter: Path, *, exact: bool, held: str) -> None:
+    compared = f"{found.positions:,} answers to {found.rows} probe rows"
+    # Written so that a difference that is not a number is refused too.
+    if exact and not found.largest_logit_gap <= _LARGEST_GAP:
+        raise AdapterError(
+            f"The merged model, opened by transformers alone, is not the model that was trained: in {compared} its logits "
+            f"lie up to {found.largest_logit_gap:.3g} apart from the adapter's, where {_LARGEST_GAP:g} is accepted, and "
+            f"{found.argmax_agreement:.2%} agree. Nothing was written. Use the adapter as it is: "
+            f"lightft.load({str(adapter)!r})."
+        )
+    if not exact and not (found.argmax_agreement >= _SMALLEST_AGREEMENT and found.largest_logit_gap < float("inf")):
+        raise AdapterError(
+            f"Held in {held}, the merged model gives {found.argmax_agreement:.2%} of {compared} as the adapter does, and its "
+            f"logits lie up to {found.largest_logit_gap:.3g} apart; {_SMALLEST_AGREEMENT:.0%} is asked for. Nothing was "
+            f"written. Export in float32: lightft.export({str(adapter)!r}, to='merged', out=...)."
+        )
+
+
+def _load_quietly(adapter: Path, *, dequantize: bool) -> Predictor:
+    with quiet_transformers():
+        return load(adapter, device="cpu", dequantize=dequantize)
+
+
+def _described_base(predictor: Predictor) -> dict[str, Any]:
+    """Return what is known of the base of a plain PEFT folder."""
+    model: Any = predictor.model
+    found = provenance_of(model.get_base_model())
+    if found is None:
+        raise AdapterError("The base of a plain PEFT folder was not loaded by a ModelLoader.")
+    return {
+        "name": found.source.name,
+        "revision": found.source.revision,
+        "digest": found.source.digest(),
+        "dtype": found.dtype,
+        "quantization": found.loader.quantization,
+        "seed": found.loader.seed,
+    }
+
+
+def _digest(folder: Path) -> str:
+    return ModelSource(str(folder), str(folder)).digest()

@@ -1,0 +1,75 @@
+"""Words, tokens and windows: which tokens are a word's, and which window of a long text answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightft.errors import InvalidSettingError
+from lightft.records import Example
+from lightft.spans import split_words
+
+__all__ = ["best_windows", "windows_of", "words_of", "words_of_tokens"]
+
+# Windows of a long text share this share of their tokens, so that every word is read with context on both sides.
+_WINDOW_OVERLAP = 0.25
+
+
+def words_of(example: Example) -> tuple[tuple[int, int], ...]:
+    """Return ``(start, end)`` of each word: the corpus's own where it has them, else those of running text."""
+    return example.words if example.words is not None else split_words(example.text)
+
+
+def words_of_tokens(text: str, offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the number of the word each token belongs to, −1 for none.
+
+    A token belongs to the first word it covers a character of. Offsets of some tokenizers include the space before a
+    word, so white space at a token's edges is left out before looking.
+    """
+    belongs = []
+    word = 0
+    for start, end in offsets:
+        while start < end and text[start].isspace():
+            start += 1
+        while word < len(words) and words[word][1] <= start:
+            word += 1
+        inside = word < len(words) and start < end and words[word][0] < end
+        belongs.append(word if inside else -1)
+    return belongs
+
+
+def windows_of(tokens: int, room: int) -> list[tuple[int, int]]:
+    """Return ``[start, end)`` of overlapping windows of at most ``room`` tokens that cover all of them."""
+    if room < 1:
+        raise InvalidSettingError(f"max_length leaves {room} tokens for the text. Use at least 8.")
+    if tokens <= room:
+        return [(0, tokens)]
+    step = max(1, round(room * (1 - _WINDOW_OVERLAP)))
+    starts = [*range(0, tokens - room, step), tokens - room]
+    return [(start, start + room) for start in starts]
+
+
+def best_windows(word_of: Sequence[int], windows: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Return, for each word, the window in which its first token stands farthest from an edge of the window.
+
+    The text's own ends are no edges: nothing is cut off there.
+    """
+    first_token: dict[int, int] = {}
+    for token, word in enumerate(word_of):
+        if word >= 0:
+            first_token.setdefault(word, token)
+    if len(windows) == 1:
+        return dict.fromkeys(first_token, 0)
+    last = windows[-1][1]
+
+    def context(token: int, window: tuple[int, int]) -> float:
+        start, end = window
+        if not start <= token < end:
+            return -1.0
+        left = token - start if start > 0 else float("inf")
+        right = end - 1 - token if end < last else float("inf")
+        return min(left, right)
+
+    return {
+        word: max(range(len(windows)), key=lambda number: context(token, windows[number]))
+        for word, token in first_token.items()
+    }
