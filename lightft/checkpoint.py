@@ -25,7 +25,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import AdapterError
 from lightft.models.quiet import quiet_peft, quiet_transformers
 
-__all__ = ["MANIFEST_NAME", "Manifest", "load_adapter", "save_adapter", "tokenizer_digest", "whole_or_nothing"]
+__all__ = [
+    "MANIFEST_NAME",
+    "Manifest",
+    "load_adapter",
+    "save_adapter",
+    "stored_shapes",
+    "tokenizer_digest",
+    "whole_or_nothing",
+]
 
 MANIFEST_NAME = "lightft.json"
 _FORMAT = 1
@@ -135,7 +143,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
         AdapterError: the folder's tensors are not exactly those the adapter on this base has.
     """
     folder = Path(folder)
-    stored = _stored_shapes(folder)
+    stored = stored_shapes(folder)
     try:
         with quiet_peft():
             # What peft only warns of is refused below.
@@ -170,7 +178,12 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
 
 
-def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in an adapter folder, by the name it is stored under.
+
+    Raises:
+        AdapterError: the file is missing or damaged.
+    """
     weights = folder / SAFETENSORS_WEIGHTS_NAME
     if not weights.is_file():
         raise AdapterError(f"{folder} has no {SAFETENSORS_WEIGHTS_NAME}: the adapter's weights are missing.")

@@ -133,7 +133,9 @@ class _Source:
         }
 
 
-def _check_settings(folders: Sequence[Path], method: str, out: Path, *, rank: int | None, density: float | None) -> None:
+def _check_settings(
+    folders: Sequence[Path], method: str, out: Path, *, rank: int | None, density: float | None
+) -> None:
     if method not in METHODS:
         raise UnknownNameError(f"No method named {method!r}. {suggest(method, METHODS)}")
     if len(folders) < 2:
@@ -148,7 +150,9 @@ def _check_settings(folders: Sequence[Path], method: str, out: Path, *, rank: in
             f"method={method!r} needs the share of values to keep. Give density above 0 and up to 1, such as density=0.5."
         )
     if not _drops(method) and density is not None:
-        raise InvalidSettingError(f"density={density} means nothing to method={method!r}, which keeps all. Leave it out.")
+        raise InvalidSettingError(
+            f"density={density} means nothing to method={method!r}, which keeps all. Leave it out."
+        )
     if density is not None and not 0 < density <= 1:
         raise InvalidSettingError(f"density={density} is out of range: a share above 0 and up to 1, such as 0.5.")
     if rank is not None and not method.endswith("svd"):
@@ -276,6 +280,7 @@ def _combined_updates(
         replace(
             source.config,
             task_type=None,
+            base_model_name_or_path=None,
             target_modules=list(source.layers),
             exclude_modules=None,
             layers_to_transform=None,
@@ -317,7 +322,9 @@ def _stand_in(sources: Sequence[_Source]) -> nn.Module:
     large or quantised the base is.
     """
     model = nn.Module()
-    for name, (_, inputs, outputs) in {name: shape for source in sources for name, shape in source.layers.items()}.items():
+    for name, (_, inputs, outputs) in {
+        name: shape for source in sources for name, shape in source.layers.items()
+    }.items():
         layer = nn.Linear(inputs, outputs, bias=False, device="meta")
         # One zero, seen as a matrix: on the meta device peft would leave the adapters without values.
         layer.weight = nn.Parameter(torch.zeros(1).expand(outputs, inputs), requires_grad=False)

@@ -24,7 +24,7 @@ from lightft.spans import bio_labels, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
 from lightft.tasks.head import max_input_length
 
-__all__ = ["Classified", "Predictor", "load"]
+__all__ = ["Classified", "Predictor", "load", "load_base"]
 
 _TEXTS_PER_CHUNK = 512
 _TASK_OF_TYPE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification", "CAUSAL_LM": "causal-lm"}
@@ -141,8 +141,21 @@ def load(
     return _open_checkpoint(str(path), labels, device)
 
 
-def _open_described(folder: Path, base: str | None, device: str, *, dequantize: bool) -> Predictor:
-    manifest = Manifest.read(folder)
+def load_base(
+    manifest: Manifest, folder: Path, *, base: str | None = None, device: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TaskHead]:
+    """Load the model that ``manifest`` describes, without its adapter, as it was in training.
+
+    Args:
+        manifest: of ``folder``.
+        folder: what a trainer wrote; a model that was trained whole is read from there.
+        base: where the base model is now, when it moved since training.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
+
+    Raises:
+        AdapterError: the base or its tokenizer is another than the adapter was trained on.
+        ModelLoadError: the base model cannot be found.
+    """
     head = TASKS[manifest.task](labels=manifest.labels, **_tuples(manifest.head))
     is_adapter = (folder / "adapter_config.json").is_file()
     recorded = manifest.base
@@ -163,9 +176,15 @@ def _open_described(folder: Path, base: str | None, device: str, *, dequantize: 
         _refuse_other_tokenizer(tokenizer, manifest, folder)
     elif recorded["quantization"] == "nf4":
         guard_cpu_kernels(model)
-    if dequantize and recorded["quantization"] is not None:
-        model = dequantized(model, recorded["quantization"])
-    if is_adapter:
+    return model, tokenizer, head
+
+
+def _open_described(folder: Path, base: str | None, device: str, *, dequantize: bool) -> Predictor:
+    manifest = Manifest.read(folder)
+    model, tokenizer, head = load_base(manifest, folder, base=base, device=device)
+    if dequantize and manifest.base["quantization"] is not None:
+        model = dequantized(model, manifest.base["quantization"])
+    if (folder / "adapter_config.json").is_file():
         model = load_adapter(model, folder)
     return Predictor(model.eval(), tokenizer, head, manifest.max_length)
 

@@ -7,7 +7,7 @@ import lightft.stack  # noqa: F401  (first, so that it speaks before the package
 # isort: split
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -192,6 +192,5 @@ def _range_words(parts: Sequence[str]) -> str:
 
 def _aligned(lines: Sequence[tuple[str, str, str, str, str]]) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in padded)

@@ -147,18 +147,18 @@ def _with_own_layers(model: PreTrainedModel) -> PreTrainedModel:
 def _write_quantized(model: PreTrainedModel, folder: Path, dtype: torch.dtype, quantization: str) -> None:
     """Quantise while loading, as transformers does, and write that; the head and the output layer stay as they are."""
     found = provenance_of(model)
-    skip = list(head_modules(model, found.new_parameters if found is not None else ()))
+    head = head_modules(model, found.new_parameters if found is not None else ())
     output = model.get_output_embeddings()
-    skip += [name for name, module in model.named_modules() if module is output]
+    kept = [*head, *(name for name, module in model.named_modules() if module is output)]
     unrounded = folder / "unrounded"
     model.save_pretrained(unrounded)
-    settings = quantization_config(quantization, compute_dtype=dtype, skip=skip)
+    settings = quantization_config(quantization, compute_dtype=dtype, skip=kept)
     packed = type(model).from_pretrained(unrounded, dtype=dtype, quantization_config=settings, device_map={"": _CPU})
     shutil.rmtree(unrounded)
-    tensors = packed.state_dict()
-    # What a head adds to the model, such as a CRF's transitions, is unknown to transformers and was left out on the way.
-    added = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in tensors}
-    packed.save_pretrained(folder, state_dict={**tensors, **added})
+    for name in head:
+        # transformers leaves out what a task head adds to a layer, such as a CRF's transitions.
+        packed.set_submodule(name, model.get_submodule(name).to(dtype))
+    packed.save_pretrained(folder)
 
 
 def _open(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
