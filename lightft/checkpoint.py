@@ -23,6 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import AdapterError
+from lightft.models.prompts import mend_virtual_tokens
 from lightft.models.quiet import quiet_peft, quiet_transformers
 
 __all__ = [
@@ -155,6 +156,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
             f"The adapter in {folder} does not fit {type(base).__name__}: {reason} "
             "It was probably trained on another base model."
         ) from cause
+    mend_virtual_tokens(model)
     expected = {
         name: tuple(tensor.shape)
         for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()

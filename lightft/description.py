@@ -20,7 +20,7 @@ from lightft.data import TaskData
 from lightft.models import provenance_of
 from lightft.records import Run
 from lightft.tasks import TaskHead
-from lightft.training import TrainConfig
+from lightft.train_config import TrainConfig
 
 __all__ = [
     "describe_data",

@@ -40,7 +40,8 @@ from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
 from lightft.tasks.head import LearnsFromTraining, max_input_length
 from lightft.tasks.of_model import head_of_model, labels_of
-from lightft.training import Callback, TrainConfig, TrainingResult, train_model
+from lightft.train_config import TrainConfig, TrainingResult
+from lightft.training import Callback, Course, train_together
 
 __all__ = ["LoRATrainer", "QLoRATrainer", "as_predictor"]
 
@@ -107,7 +108,6 @@ class LoRATrainer:
         self.config = TrainConfig.from_settings(settings)
         self.result: TrainingResult | None = None
         """What happened in the last training."""
-        self._described: dict[str, Any] | None = None
 
     def train(
         self,
@@ -198,51 +198,15 @@ class LoRATrainer:
             model, result, max_length = _train(
                 base, tokenizer, head, self.adapter, config, data.train, data.validation, self.callbacks
             )
-        self.result, self.tokenizer, self.head, self._described = result, tokenizer, head, described
+        self.result, self.tokenizer, self.head = result, tokenizer, head
         processes = PartialState()
         run = None
         if processes.is_main_process:
             predictor = Predictor(model, tokenizer, head, max_length)
-            cost = {"load_seconds": load_seconds, **_training_cost(result, training)}
-            run = self._finish(predictor, data, cost, self.output_dir)
+            cost = {"load_seconds": load_seconds, **training_cost(result, training)}
+            run = write_run(predictor, data, described, result, cost, self.output_dir, self.name)
         processes.wait_for_everyone()
         return run or Run.load(self.output_dir)
-
-    def _finish(self, predictor: Predictor, data: TaskData, cost: dict[str, Any], output_dir: Path) -> Run:
-        """Save the adapter, predict the test split, and write the run."""
-        described, result, head = self._described, self.result, predictor.head
-        if described is None or result is None:
-            raise InvalidSettingError("There is nothing to write yet: call fit().")
-        manifest = manifest_of(described, predictor.tokenizer, head, predictor.max_length)
-        folder = save_adapter(predictor.model, predictor.tokenizer, manifest, output_dir / "adapter")
-        tested = data.test or data.validation
-        device = next(predictor.model.parameters()).device
-        with Stopwatch(device) as predicting:
-            predictions = predictor.predict(tested)
-        run = Run(
-            name=self.name or output_dir.name,
-            metrics=head.metrics,
-            cost={
-                **cost,
-                "trainable_parameters": result.trainable_parameters,
-                "total_parameters": result.total_parameters,
-                "adapter_bytes": folder_bytes(folder, "*.safetensors"),
-                "predict_seconds": predicting.seconds,
-                "predictions_per_second": len(tested) / predicting.seconds,
-            },
-            history=result.history,
-            predictions=tuple(predictions),
-            path=output_dir,
-            environment=environment_of(device),
-            **{
-                **described,
-                "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
-                "data": {**described["data"], "encoding": result.counts},
-            },
-        )
-        run = replace(run, scores=interval_scores(run))
-        run.save(output_dir)
-        return run
 
     def save(self, model: Any, folder: str | Path) -> Path:
         """Write a model that ``train`` returned as an adapter folder, for ``lightft.load``, and return the folder."""
@@ -346,7 +310,50 @@ class QLoRATrainer(LoRATrainer):
         return self._quantized
 
 
-def _training_cost(result: TrainingResult, training: Stopwatch) -> dict[str, Any]:
+def write_run(
+    predictor: Predictor,
+    data: TaskData,
+    described: dict[str, Any],
+    result: TrainingResult,
+    cost: dict[str, Any],
+    output_dir: Path,
+    name: str | None = None,
+) -> Run:
+    """Save the adapter, predict the test split, and write the run."""
+    head = predictor.head
+    manifest = manifest_of(described, predictor.tokenizer, head, predictor.max_length)
+    folder = save_adapter(predictor.model, predictor.tokenizer, manifest, output_dir / "adapter")
+    tested = data.test or data.validation
+    device = next(predictor.model.parameters()).device
+    with Stopwatch(device) as predicting:
+        predictions = predictor.predict(tested)
+    run = Run(
+        name=name or output_dir.name,
+        metrics=head.metrics,
+        cost={
+            **cost,
+            "trainable_parameters": result.trainable_parameters,
+            "total_parameters": result.total_parameters,
+            "adapter_bytes": folder_bytes(folder, "*.safetensors"),
+            "predict_seconds": predicting.seconds,
+            "predictions_per_second": len(tested) / predicting.seconds,
+        },
+        history=result.history,
+        predictions=tuple(predictions),
+        path=output_dir,
+        environment=environment_of(device),
+        **{
+            **described,
+            "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
+            "data": {**described["data"], "encoding": result.counts},
+        },
+    )
+    run = replace(run, scores=interval_scores(run))
+    run.save(output_dir)
+    return run
+
+
+def training_cost(result: TrainingResult, training: Stopwatch) -> dict[str, Any]:
     return {
         "train_seconds": training.seconds,
         "seconds_to_best": result.seconds_to_best,
@@ -395,17 +402,8 @@ def _train(
     model = attach_adapter(base, head.task_type, spec, seed=config.seed, hooks=hooks)
     max_length = max_input_length(model, tokenizer, config.max_length)
     trained_head = head.fitted(train) if isinstance(head, LearnsFromTraining) else head
-    result = train_model(
-        model,
-        tokenizer,
-        trained_head,
-        train,
-        validation,
-        config,
-        max_length=max_length,
-        callbacks=callbacks,
-        hooks=hooks,
-    )
+    course = Course(model, trained_head, train, validation, max_length, hooks)
+    result = train_together([course], tokenizer, config, callbacks=callbacks)
     # Counted as they were trained: some kinds fold what they learned into another form.
     result.trainable_parameters, result.total_parameters = count_parameters(model)
     return hooks.after_training(model, base), result, max_length

@@ -9,14 +9,14 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,158 +25,64 @@ from transformers import PreTrainedTokenizerBase
 
 from lightft.adapters import AdapterHooks, TrainingPlan
 from lightft.batching import training_steps
+from lightft.best_epoch import BestEpoch, Validation
 from lightft.dropout import use_fast_dropout
-from lightft.errors import InvalidSettingError, TrainingError, suggest
-from lightft.metrics import build_metric, score_predictions
+from lightft.errors import InvalidSettingError, TrainingError
 from lightft.models.precision import has_native_bfloat16
 from lightft.records import Example
 from lightft.tasks import Encoding, TaskHead
 from lightft.tasks.head import forward_tokens
+from lightft.train_config import TrainConfig, TrainingResult
 
-__all__ = ["SCHEDULES", "TrainConfig", "TrainingResult", "train_model"]
+__all__ = ["Callback", "Course", "train_together"]
 
-SCHEDULES = ("linear", "cosine", "constant")
-_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _STEPS_PER_HISTORY_ROW = 10
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training split.
-        max_steps: end after so many optimiser steps, even inside an epoch; None trains all epochs.
-        learning_rate: the peak; None takes the adapter kind's default.
-        batch_size: rows per optimiser step and accumulation step; of rows with many labels (words, tokens) the
-            average number, so that every step learns from about as many labels.
-        accumulation: an optimiser step covers ``batch_size × accumulation`` rows. The loss is the mean over all their
-            labels, however they are split.
-        max_tokens: padded tokens of one forward pass at most; less needs less memory and changes nothing else. None is
-            8192, or for a language model so many that the scores of its vocabulary fit into 256 MiB.
-        max_length: tokens per row at most; None is what the model can read.
-        schedule: ``"linear"`` or ``"cosine"`` decay to zero, or ``"constant"``, each after the warm-up.
-        warmup: share of the steps over which the learning rate rises from zero.
-        weight_decay: AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norms are spared.
-        max_grad_norm: the gradient is scaled down to this norm; 0 leaves it.
-        seed: seeds the order of the data and dropout.
-        precision: of the computation when the model is held in float32: ``"auto"`` is bfloat16 where it is native.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        by_length: batch rows of like length together.
-        validation_metric: by which the best epoch is chosen, always on the validation split; None is the head's first.
-        patience: stop after so many epochs without a better validation score; None never stops early.
-        progress: show a progress bar.
-    """
-
-    epochs: int = 3
-    max_steps: int | None = None
-    learning_rate: float | None = None
-    batch_size: int = 16
-    accumulation: int = 1
-    max_tokens: int | None = None
-    max_length: int | None = None
-    schedule: str = "linear"
-    warmup: float = 0.1
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    precision: str = "auto"
-    gradient_checkpointing: bool = False
-    by_length: bool = True
-    validation_metric: str | None = None
-    patience: int | None = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation"):
-            if getattr(self, name) is None or getattr(self, name) < 1:
-                raise InvalidSettingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        for name in ("max_tokens", "max_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InvalidSettingError(
-                    f"{name} is {getattr(self, name)}; it must be 1 or more, or None for the default."
-                )
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
-        if not 0 <= self.warmup < 1:
-            raise InvalidSettingError(f"warmup is {self.warmup}; it is the share of steps, from 0 to below 1.")
-        if self.schedule not in SCHEDULES:
-            raise InvalidSettingError(f"No schedule named {self.schedule!r}. {suggest(self.schedule, SCHEDULES)}")
-        if self.precision not in _PRECISIONS:
-            raise InvalidSettingError(f"No precision named {self.precision!r}. {suggest(self.precision, _PRECISIONS)}")
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> TrainConfig:
-        """Build from keywords; an unknown one is refused with the nearest known name."""
-        for name in settings:
-            if name not in cls.__dataclass_fields__:
-                raise InvalidSettingError(f"There is no setting {name!r}. {suggest(name, cls.__dataclass_fields__)}")
-        return cls(**settings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return asdict(self)
-
-
-@dataclass
-class TrainingResult:
-    """What happened in training.
-
-    Attributes:
-        history: rows ``step, epoch, train_loss, learning_rate, gradient_norm`` and ``step, epoch, validation_<metric>``.
-        steps: optimiser steps taken.
-        rows: rows seen, repeats included.
-        tokens: tokens seen, padding left out.
-        padded_tokens: tokens computed, padding included.
-        best_epoch: the epoch (from 1) whose weights were kept; the last one when there was no validation split.
-        best_score: its validation score; None without a validation split.
-        seconds_to_best: from the first step to the end of the best epoch's validation.
-        counts: what did not fit in encoding, by kind.
-        trainable_parameters: trained, each counted once.
-        total_parameters: of the model with its adapter.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    steps: int = 0
-    rows: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    best_epoch: int = 0
-    best_score: float | None = None
-    seconds_to_best: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
-    trainable_parameters: int = 0
-    total_parameters: int = 0
-
 
 Callback = Callable[[Mapping[str, Any]], bool | None]
 """Called with every row of the history; returning True ends training after the current epoch's validation."""
 
 
-def train_model(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    head: TaskHead,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    config: TrainConfig,
-    *,
-    max_length: int,
-    callbacks: Sequence[Callback] = (),
-    hooks: AdapterHooks | None = None,
-) -> TrainingResult:
-    """Train the parameters of ``model`` that require gradients, in place, and leave the best epoch's in it.
+@dataclass(frozen=True)
+class Course:
+    """What one head learns in a training, and from what.
 
-    Args:
-        model: with its adapter, on its device.
-        tokenizer: the model's.
+    Attributes:
+        model: with its adapter, on its device; several courses may share the adapter's parameters.
         head: what the model is to learn.
         train: what it learns from.
-        validation: what chooses the best epoch; empty keeps the last.
-        config: how; ``learning_rate`` must be set.
+        validation: what chooses the best epoch; empty has no say.
         max_length: tokens per row at most.
-        callbacks: called with each history row.
         hooks: what the adapter does beside being trained.
+        name: of the task among several; empty for one alone.
+        share: of the steps, relative to the other courses' shares; None is as many as its own data fill.
+    """
+
+    model: nn.Module
+    head: TaskHead
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    max_length: int
+    hooks: AdapterHooks = field(default_factory=lambda: AdapterHooks({}))
+    name: str = ""
+    share: float | None = None
+
+
+def train_together(
+    courses: Sequence[Course],
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> TrainingResult:
+    """Train the parameters that require gradients, in place, and leave the best epoch's in them.
+
+    Every optimiser step belongs to one course; an epoch is all steps of all courses in an order drawn by the seed.
+
+    Args:
+        courses: what is learned; those of several tasks share the adapter.
+        tokenizer: the models'.
+        config: how; ``learning_rate`` must be set.
+        callbacks: called with each history row.
 
     Raises:
         TrainingError: nothing to train, nothing to learn from, or a loss that is not finite.
@@ -186,69 +92,55 @@ def train_model(
         raise InvalidSettingError(
             "learning_rate is None; give a number, or train through LoRATrainer, which has defaults."
         )
-    hooks = hooks or AdapterHooks({})
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise TrainingError("No parameter of the model is trainable. Add an adapter, or use AdapterSpec('full').")
-    encodings, counts = head.encode(train, tokenizer, max_length)
-    learnable = [encoding for encoding in encodings if encoding.label_count]
-    if not learnable:
-        raise TrainingError(f"None of the {len(train)} training examples has a gold answer to learn from.")
-    result = TrainingResult(counts=dict(counts))
-    if len(learnable) < len(encodings):
-        result.counts["rows_without_labels"] = len(encodings) - len(learnable)
-
-    max_tokens = config.max_tokens or forward_tokens(model)
-    device = trained[0].device
-    accelerator = _accelerator(device, _mixed_precision(model, config, device))
-    lengths = [len(encoding.input_ids) for encoding in learnable]
-    label_counts = [encoding.label_count for encoding in learnable]
-    rows_per_step = config.batch_size * config.accumulation
-    plan = partial(
-        training_steps,
-        lengths,
-        label_counts,
-        batch_size=rows_per_step,
-        max_tokens=max_tokens,
-        seed=config.seed,
-        by_length=config.by_length,
-    )
-    total_steps = sum(len(plan(epoch=epoch)) for epoch in range(config.epochs))
+    if len(courses) > 1 and PartialState().num_processes > 1:
+        raise InvalidSettingError("Several tasks learn together in one process only. Start it without torchrun.")
+    result = TrainingResult()
+    prepared = [_Prepared(course, tokenizer, config, result) for course in courses]
+    device = next(courses[0].model.parameters()).device
+    total_steps = sum(len(_steps_of_epoch(prepared, epoch, config.seed)) for epoch in range(config.epochs))
     if config.max_steps is not None:
         total_steps = min(total_steps, config.max_steps)
-    first_epoch = partial(_inputs_of_epoch, plan(epoch=0), learnable, head, tokenizer, device)
-    all_rows = min(len(learnable) * config.epochs, total_steps * rows_per_step)
-    hooks.before_training(model, TrainingPlan(total_steps, first_epoch))
-    if device.type == "cpu":
-        use_fast_dropout(model)
+    for part in prepared:
+        part.begin(total_steps)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, learning_rate, config.weight_decay, hooks), fused=device.type in ("cpu", "cuda")
+        _parameter_groups(courses, learning_rate, config.weight_decay), fused=device.type in ("cpu", "cuda")
     )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    # Accelerate would leave the model computing in the lower precision for good, unlike the one that is saved; the steps
-    # below ask for it themselves.
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    accelerator = _accelerator(device, _mixed_precision(courses[0].model, config, device))
+    optimizer = accelerator.prepare(optimizer)
+    for part in prepared:
+        part.wrap(accelerator)
     factor = _schedule(config, total_steps)
     schedule = LambdaLR(optimizer.optimizer, factor)
-    keeper = _BestKeeper(head, config)
+    judged = [
+        Validation(course.name, course.model, course.head, course.validation, course.max_length)
+        for course in courses
+        if course.validation
+    ]
+    best = BestEpoch(judged, config.validation_metric, config.patience)
     torch.manual_seed(config.seed)
     started = time.perf_counter()
+    rows_in_all = min(
+        sum(len(part.encodings) for part in prepared) * config.epochs,
+        total_steps * config.batch_size * config.accumulation,
+    )
     try:
-        with _checkpointed(model, config.gradient_checkpointing), _progress_bar(config, all_rows) as bar:
+        with ExitStack() as stack:
+            for course in courses:
+                stack.enter_context(_checkpointed(course.model, config.gradient_checkpointing))
+            bar = stack.enter_context(_progress_bar(config, rows_in_all))
             for epoch in range(config.epochs):
-                model.train()
-                steps = plan(epoch=epoch)[: total_steps - result.steps]
+                steps = _steps_of_epoch(prepared, epoch, config.seed)[: total_steps - result.steps]
+                for course in courses:
+                    course.model.train()
                 running = _RunningLoss()
                 stop = False
-                for number, micro_batches in enumerate(steps):
-                    step = [[learnable[row] for row in rows] for rows in micro_batches]
-                    loss, norm = _optimiser_step(
-                        step, wrapped, head, tokenizer, accelerator, optimizer, config, max_tokens, hooks
-                    )
+                for number, (part, micro_batches) in enumerate(steps):
+                    step = [[part.encodings[row] for row in rows] for rows in micro_batches]
+                    loss, norm = _optimiser_step(step, part, tokenizer, accelerator, optimizer, config)
                     schedule.step()
                     running.add(loss)
                     result.steps += 1
-                    hooks.after_step(model, result.steps)
+                    courses[0].hooks.after_step(courses[0].model, result.steps)
                     optimizer.zero_grad()
                     _count_rows(result, step)
                     bar.update(sum(map(len, step)))
@@ -262,14 +154,13 @@ def train_model(
                             "gradient_norm": norm,
                         }
                         stop |= _record(result, row, callbacks)
-                stop |= _validate_epoch(
-                    result, keeper, model, tokenizer, validation, max_length, epoch, started, callbacks
-                )
+                stop |= _judge_epoch(result, best, courses, tokenizer, epoch, started, callbacks)
                 if stop or result.steps == total_steps:
                     break
-        keeper.restore(model)
+        best.restore()
     finally:
-        model.eval()
+        for course in courses:
+            course.model.eval()
         accelerator.free_memory()
         gc.collect()
         if device.type == "cuda":
@@ -277,23 +168,107 @@ def train_model(
     return result
 
 
+class _Prepared:
+    """A course with its rows encoded and its steps planned."""
+
+    def __init__(
+        self, course: Course, tokenizer: PreTrainedTokenizerBase, config: TrainConfig, result: TrainingResult
+    ) -> None:
+        if not any(parameter.requires_grad for parameter in course.model.parameters()):
+            raise TrainingError("No parameter of the model is trainable. Add an adapter, or use AdapterSpec('full').")
+        encodings, counts = course.head.encode(course.train, tokenizer, course.max_length)
+        self.course = course
+        self.wrapped: Any = course.model
+        self.encodings = [encoding for encoding in encodings if encoding.label_count]
+        self.max_tokens = config.max_tokens or forward_tokens(course.model)
+        self._config = config
+        self._tokenizer = tokenizer
+        if not self.encodings:
+            raise TrainingError(f"None of the {len(course.train)} training examples has a gold answer to learn from.")
+        for name, count in counts.items():
+            result.counts[name] = result.counts.get(name, 0) + count
+        if len(self.encodings) < len(encodings):
+            without = len(encodings) - len(self.encodings)
+            result.counts["rows_without_labels"] = result.counts.get("rows_without_labels", 0) + without
+
+    def plan(self, epoch: int) -> list[list[list[int]]]:
+        """Return the steps of a pass over this course's rows, each a list of micro-batches of row numbers."""
+        return training_steps(
+            [len(encoding.input_ids) for encoding in self.encodings],
+            [encoding.label_count for encoding in self.encodings],
+            batch_size=self._config.batch_size * self._config.accumulation,
+            max_tokens=self.max_tokens,
+            seed=self._config.seed,
+            epoch=epoch,
+            by_length=self._config.by_length,
+        )
+
+    def begin(self, total_steps: int) -> None:
+        """Let the adapter look at the data and the number of steps; it may still change its parameters."""
+        model = self.course.model
+        self.course.hooks.before_training(model, TrainingPlan(total_steps, self._inputs))
+        if next(model.parameters()).device.type == "cpu":
+            use_fast_dropout(model)
+
+    def wrap(self, accelerator: Accelerator) -> None:
+        """Make the model ready for several processes."""
+        self.wrapped = accelerator.prepare(self.course.model)
+        # Accelerate would leave the model computing in the lower precision for good, unlike the one that is saved; the
+        # steps ask for it themselves.
+        accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+
+    def _inputs(self) -> Iterator[dict[str, Tensor]]:
+        device = next(self.course.model.parameters()).device
+        for step in self.plan(0):
+            for rows in step:
+                batch = self.course.head.collate([self.encodings[row] for row in rows], self._tokenizer)
+                yield {key: value.to(device) for key, value in batch.items() if key != "labels"}
+
+
+def _steps_of_epoch(prepared: Sequence[_Prepared], epoch: int, seed: int) -> list[tuple[_Prepared, list[list[int]]]]:
+    """Return every step of an epoch with its course: one course's own order, or several mixed by the seed.
+
+    A course with a share gets that share of the epoch's steps: its rows are repeated, or some wait for a later epoch.
+    """
+    plans = [part.plan(epoch) for part in prepared]
+    if len(prepared) == 1:
+        return [(prepared[0], step) for step in plans[0]]
+    in_all = sum(map(len, plans))
+    asked = [part.course.share for part in prepared]
+    if None not in asked:
+        whole = sum(share for share in asked if share is not None)
+        counts = [max(1, round(in_all * share / whole)) for share in asked if share is not None]
+        plans = [_repeated(part, epoch, count) for part, count in zip(prepared, counts, strict=True)]
+    steps = [(part, step) for part, plan in zip(prepared, plans, strict=True) for step in plan]
+    order = np.random.default_rng([seed, epoch]).permutation(len(steps))
+    return [steps[place] for place in order]
+
+
+def _repeated(part: _Prepared, epoch: int, count: int) -> list[list[list[int]]]:
+    """Return ``count`` steps of a course, going on where the epoch before ended."""
+    per_pass = len(part.plan(0))
+    first = epoch * count
+    steps: list[list[list[int]]] = []
+    while len(steps) < count:
+        turn, place = divmod(first + len(steps), per_pass)
+        steps += part.plan(turn)[place : place + count - len(steps)]
+    return steps
+
+
 def _optimiser_step(
     step: Sequence[Sequence[Encoding]],
-    model: nn.Module,
-    head: TaskHead,
+    part: _Prepared,
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     optimizer: Any,
     config: TrainConfig,
-    max_tokens: int,
-    hooks: AdapterHooks,
 ) -> tuple[float, float]:
     """Take one step over all micro-batches of ``step`` and return (mean loss per label, gradient norm).
 
     The gradients are still there afterwards.
     """
-    bare = accelerator.unwrap_model(model)
-    mine, weight = _share_of_process(step, accelerator, max_tokens)
+    head, model, bare = part.course.head, part.wrapped, part.course.model
+    mine, weight = _share_of_process(step, accelerator, part.max_tokens)
     labels_in_step = sum(encoding.label_count for micro_batch in step for encoding in micro_batch)
     total = 0.0
     for number, micro_batch in enumerate(mine):
@@ -305,7 +280,7 @@ def _optimiser_step(
         # Every process averages over the labels of the whole step; DDP then takes the mean of the processes' gradients.
         loss = head.loss(logits, labels, bare) * (weight * accelerator.num_processes / labels_in_step)
         total += loss.detach().item()
-        penalty = hooks.penalty(bare) if is_last else None
+        penalty = part.course.hooks.penalty(bare) if is_last else None
         accelerator.backward(loss if penalty is None else loss + penalty)
     mean_loss = float(accelerator.reduce(torch.tensor(total, device=accelerator.device), reduction="mean"))
     if not math.isfinite(mean_loss):
@@ -333,78 +308,26 @@ def _share_of_process(
     return [mine[start : start + rows_at_once] for start in range(0, len(mine), rows_at_once)], 1.0
 
 
-def _validate_epoch(
+def _judge_epoch(
     result: TrainingResult,
-    keeper: _BestKeeper,
-    model: nn.Module,
+    best: BestEpoch,
+    courses: Sequence[Course],
     tokenizer: PreTrainedTokenizerBase,
-    validation: Sequence[Example],
-    max_length: int,
     epoch: int,
     started: float,
     callbacks: Sequence[Callback],
 ) -> bool:
     """Score the epoch, keep its weights if they are the best, and return whether to stop."""
-    if not validation:
+    if not best.judges:
         result.best_epoch = epoch + 1
         return False
-    scores = keeper.score(model, tokenizer, validation, max_length)
-    row = {"step": result.steps, "epoch": epoch + 1, **{f"validation_{name}": value for name, value in scores.items()}}
-    stop = _record(result, row, callbacks)
-    if keeper.keep_if_best(model, scores[keeper.metric]):
+    score, named = best.score(tokenizer)
+    stop = _record(result, {"step": result.steps, "epoch": epoch + 1, **named}, callbacks)
+    if best.keep_if_best([course.model for course in courses], score):
         result.best_epoch = epoch + 1
-        result.best_score = scores[keeper.metric]
+        result.best_score = best.headline(score)
         result.seconds_to_best = time.perf_counter() - started
-    return stop or keeper.is_out_of_patience
-
-
-class _BestKeeper:
-    """Holds the trained weights of the best epoch by the declared validation metric."""
-
-    def __init__(self, head: TaskHead, config: TrainConfig) -> None:
-        self.metric = config.validation_metric or head.metrics[0]
-        self._head = head
-        self._names = head.metrics if self.metric in head.metrics else (*head.metrics, self.metric)
-        # Looked up before training, so that a misspelt metric costs no epoch.
-        self._higher_is_better = build_metric(self.metric, head.labels).higher_is_better
-        self._patience = config.patience
-        self._best: float | None = None
-        self._epochs_since_best = 0
-        self._weights: dict[str, Tensor] = {}
-
-    @property
-    def is_out_of_patience(self) -> bool:
-        return self._patience is not None and self._epochs_since_best >= self._patience
-
-    def score(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, validation: Sequence[Example], max_length: int
-    ) -> dict[str, float]:
-        predictions = self._head.predict(model, tokenizer, validation, max_length=max_length, validating=True)
-        scores = score_predictions(predictions, self._names, self._head.labels)
-        return {name: score for name, score in scores.items() if not math.isnan(score) or name == self.metric}
-
-    def keep_if_best(self, model: nn.Module, score: float) -> bool:
-        if math.isnan(score):
-            raise TrainingError(
-                f"The validation metric {self.metric!r} is undefined on the validation split. Choose another with "
-                "validation_metric=, or give a validation split that it can be computed on."
-            )
-        better = self._best is None or (score > self._best if self._higher_is_better else score < self._best)
-        self._epochs_since_best = 0 if better else self._epochs_since_best + 1
-        if better:
-            self._best = score
-            self._weights = {
-                name: parameter.detach().clone()
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-            }
-        return better
-
-    def restore(self, model: nn.Module) -> None:
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                parameters[name].copy_(weight)
+    return stop or best.is_out_of_patience
 
 
 class _RunningLoss:
@@ -458,29 +381,16 @@ def _mixed_precision(model: nn.Module, config: TrainConfig, device: torch.device
     return "bf16" if config.precision == "auto" and trained_whole and has_native_bfloat16(device) else "no"
 
 
-def _inputs_of_epoch(
-    steps: Sequence[Sequence[Sequence[int]]],
-    encodings: Sequence[Encoding],
-    head: TaskHead,
-    tokenizer: PreTrainedTokenizerBase,
-    device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
-    for step in steps:
-        for rows in step:
-            batch = head.collate([encodings[row] for row in rows], tokenizer)
-            yield {key: value.to(device) for key, value in batch.items() if key != "labels"}
-
-
-def _parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, hooks: AdapterHooks
-) -> list[dict[str, Any]]:
+def _parameter_groups(courses: Sequence[Course], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's groups: matrices with weight decay, biases and norms without, each at its learning rate."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((learning_rate * hooks.learning_rate_factor(name), decay), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+    groups: dict[tuple[float, float], dict[nn.Parameter, None]] = {}
+    for course in courses:
+        for name, parameter in course.model.named_parameters():
+            if parameter.requires_grad:
+                decay = weight_decay if parameter.ndim >= 2 else 0.0
+                rate = learning_rate * course.hooks.learning_rate_factor(name)
+                groups.setdefault((rate, decay), {})[parameter] = None
+    return [{"params": list(members), "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
 def _schedule(config: TrainConfig, total_steps: int) -> Callable[[int], float]:

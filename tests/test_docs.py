@@ -22,7 +22,7 @@ from lightft.metrics import METRICS
 from lightft.records import Run
 from lightft.reports import REPORTS
 from lightft.tasks import TASKS
-from lightft.training import TrainConfig
+from lightft.train_config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -44,6 +44,10 @@ class RankSchedule(AdapterHooks):
 
     def after_step(self, model: Any, step: int) -> None:
         """Let peft weigh the importance of each rank, and take some away."""
+        for name, weight in model.named_parameters():
+            # A layer that had no part in this step, as one that only another task reads.
+            if ".lora_" in name and weight.requires_grad and weight.grad is None:
+                weight.grad = weight.new_zeros(weight.shape)
         model.base_model.update_and_allocate(step)
 
     def after_training(self, model: Any, base: Any) -> Any:

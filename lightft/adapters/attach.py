@@ -17,10 +17,10 @@ from lightft.adapters.kind import AdapterHooks, AdapterSite, AdapterUse
 from lightft.adapters.spec import AdapterSpec
 from lightft.errors import AdapterError
 from lightft.models import head_modules, linear_modules, provenance_of, share_weights
+from lightft.models.prompts import mend_virtual_tokens
 from lightft.models.quantization import quantization_of
 from lightft.models.quiet import quiet_peft
 from lightft.models.structure import hold_in_float32, keep_head_in_float32
-from lightft.models.virtual_tokens import mend_virtual_tokens
 
 __all__ = ["attach_adapter", "check_use"]
 
@@ -54,6 +54,8 @@ def attach_adapter(
     config = spec.build(AdapterSite(base, task_type, head))
     if config is None and not spec.definition.changes_base:
         raise AdapterError(f"The adapter {spec.kind!r} built no peft config but does not declare changes_base.")
+    if config is None and not initialise:
+        return share_weights(base, copied=[]).requires_grad_(True)
     if config is None:
         whole = share_weights(base, copied=[name for name, _ in base.named_children()])
         return whole.float().requires_grad_(True)

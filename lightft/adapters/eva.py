@@ -19,6 +19,11 @@ _BATCHES = 64
 class StartsFromActivations(LoraHooks):
     """Sets A from the data before the first step."""
 
+    @property
+    def reads_data(self) -> bool:
+        """It decomposes the layers' inputs."""
+        return True
+
     def before_training(self, model: Any, plan: TrainingPlan) -> None:
         """Decompose the layers' inputs on the training data, and give each layer its share of the ranks."""
         import torch

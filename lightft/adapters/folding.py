@@ -38,8 +38,8 @@ class RewritesBase(AdapterHooks):
         """Refuse a quantised base: what is left of the weights would be rounded a second time."""
         if use.quantization is not None:
             return (
-                f"it moves part of each weight into the adapter, and the rest would be rounded to {use.quantization} a second "
-                "time. Use 'lora', 'dora' or 'eva', or a base that is not quantised."
+                f"it moves part of each weight into the adapter, and the rest would be rounded to {use.quantization} a "
+                "second time. Use 'lora', 'dora' or 'eva', or a base that is not quantised."
             )
         return None
 

@@ -126,6 +126,11 @@ class AdapterHooks:
         """Whether weights of the base are changed when the adapter is attached; they are then copied first."""
         return False
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether the adapter's start depends on the training data of one task."""
+        return False
+
     def after_attach(self, model: Any) -> None:
         """Finish the ``PeftModel`` that has just got a fresh adapter."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -69,7 +68,9 @@ def stored_updates(folder: Path) -> Update:
         AdapterError: the folder holds no LoRA adapter, or one whose update is not B·A alone.
     """
     if not (folder / "adapter_config.json").is_file():
-        raise AdapterError(f"{folder} holds no adapter: there is no adapter_config.json in it. Name a trainer's folder.")
+        raise AdapterError(
+            f"{folder} holds no adapter: there is no adapter_config.json in it. Name a trainer's folder."
+        )
     config = PeftConfig.from_pretrained(str(folder))
     if type(config) is not LoraConfig or config.use_dora or config.bias != "none":
         raise AdapterError(

@@ -19,7 +19,9 @@ def _hooks(params: Mapping[str, Any]) -> AdapterHooks:
     return RewritesUntransposedBase(params)
 
 
-@register("olora", learning_rate=5e-4, text_learning_rate=2e-4, causal_learning_rate=1e-4, changes_base=True, hooks=_hooks)
+@register(
+    "olora", learning_rate=5e-4, text_learning_rate=2e-4, causal_learning_rate=1e-4, changes_base=True, hooks=_hooks
+)
 def olora(
     site: AdapterSite,
     *,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from lightft.adapters.kind import AdapterSite, register
-from lightft.adapters.virtual_tokens import VirtualTokenHooks
+from lightft.adapters.prompts import embedding_shape
 from lightft.adapters.schema import Rank, Share
+from lightft.adapters.virtual_tokens import VirtualTokenHooks
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig
@@ -41,4 +42,5 @@ def p_tuning(
         encoder_hidden_size=hidden_size,
         encoder_dropout=dropout,
         modules_to_save=list(site.head) or None,
+        **embedding_shape(site.model),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightft.adapters.kind import AdapterSite, register
-from lightft.adapters.virtual_tokens import PrefixHooks
 from lightft.adapters.schema import Rank
+from lightft.adapters.virtual_tokens import PrefixHooks
 
 if TYPE_CHECKING:
     from peft import PrefixTuningConfig

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from lightft.adapters.kind import AdapterSite, register
-from lightft.adapters.virtual_tokens import VirtualTokenHooks
+from lightft.adapters.prompts import embedding_shape
 from lightft.adapters.schema import Rank
+from lightft.adapters.virtual_tokens import VirtualTokenHooks
 
 if TYPE_CHECKING:
     from peft import PromptTuningConfig
@@ -33,4 +34,5 @@ def prompt_tuning(
         num_virtual_tokens=tokens,
         prompt_tuning_init=starts[initial],
         modules_to_save=list(site.head) or None,
+        **embedding_shape(site.model),
     )

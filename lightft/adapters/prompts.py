@@ -53,17 +53,18 @@ def embedding_shape(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _refusal_of_keys(model: PreTrainedModel) -> str | None:
-    base = type(model.base_model).__name__
-    # T5's token classifier keeps the encoder alone.
-    if model.config.is_encoder_decoder or base.endswith("EncoderModel"):
+    if model.config.is_encoder_decoder:
         return (
             "peft hands the learned keys to the decoder of an encoder-decoder, while its encoder reads the text. "
-            "Use lora, or prompt-tuning for token classification."
+            "Use lora."
         )
     if model.config.model_type in _KEYS_OF_ANOTHER_SHAPE:
         return f"peft does not know the shape of its keys ({model.config.model_type}). Use prompt-tuning or lora."
     if "past_key_values" not in {*_arguments(model), *_arguments(model.base_model)}:
-        return f"its attention takes no keys and values from outside ({base} has no past_key_values). Use prompt-tuning or lora."
+        return (
+            f"its attention takes no keys and values from outside ({type(model.base_model).__name__} has no "
+            "past_key_values). Use prompt-tuning or lora."
+        )
     return None
 
 

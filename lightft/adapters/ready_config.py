@@ -22,7 +22,7 @@ _NOT_CHOSEN = ("task_type", "base_model_name_or_path", "revision", "inference_mo
 
 def _hooks(params: Mapping[str, Any]) -> AdapterHooks:
     """Return the hooks of the kind that the config amounts to."""
-    config = params["config"]
+    config = params["config"] or {"peft_type": "none"}
     if config["peft_type"] == "ADALORA":
         from lightft.adapters.adalora import RankSchedule
 

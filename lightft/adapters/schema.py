@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightft.errors import InvalidSettingError, suggest
 
-__all__ = ["AtLeast", "Between", "Bias", "NonNegative", "Positive", "Rank", "Share", "Targets", "check_value", "schema_of"]
+__all__ = [
+    "AtLeast",
+    "Between",
+    "Bias",
+    "NonNegative",
+    "Positive",
+    "Rank",
+    "Share",
+    "Targets",
+    "check_value",
+    "schema_of",
+]
 
 
 @dataclass(frozen=True)

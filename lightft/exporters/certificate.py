@@ -21,7 +21,7 @@ from lightft.models.quiet import quiet_transformers
 from lightft.records import Example
 from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_tokens_around
 
-__all__ = ["CERTIFICATE_NAME", "Agreement", "MergeCertificate", "certify", "compare_answers"]
+__all__ = ["CERTIFICATE_NAME", "Agreement", "Held", "MergeCertificate", "certify", "compare_answers"]
 
 CERTIFICATE_NAME = "merge_certificate.json"
 _FORMAT = 1
@@ -30,6 +30,22 @@ _SHORTEST, _LONGEST = 8, 64
 _SEED = 0
 _LARGEST_GAP = 1e-4
 _SMALLEST_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Held:
+    """How weights are held: ``dtype``, and ``quantization`` (``"nf4"`` or ``"int8"``) or None."""
+
+    dtype: str
+    quantization: str | None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a sum made in float32 is held without rounding."""
+        return self.dtype == "float32" and self.quantization is None
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, [self.quantization, self.dtype]))
 
 
 @dataclass(frozen=True)
@@ -85,53 +101,45 @@ class MergeCertificate:
 
 
 def certify(
-    adapter: Path,
-    folder: Path,
-    written: PreTrainedModel,
-    *,
-    dtype: str,
-    quantization: str | None,
-    texts: Sequence[str] = (),
+    adapter: Path, folder: Path, written: PreTrainedModel, held: Held, *, texts: Sequence[str] = ()
 ) -> MergeCertificate:
     """Compare a merged model with its adapter and return the certificate.
 
-    The reference is the adapter, unmerged, on its own base as trained, 4-bit weights included. Its products are in
-    float32: training in less rounds them as it goes, so that the same weights give other last digits on every machine.
-    What a base in less than float32 is compared with is therefore the values of its weights, not its rounding.
+    The reference is the adapter, unmerged, on its own base with the weights it was trained on, 4-bit ones included. Its
+    products are in float32. Where training rounded them to less, the same weights give other last digits on every
+    machine, so that equality can be asked of the weights alone; what that rounding amounts to is measured beside it.
 
     Args:
         adapter: the adapter folder.
         folder: where the merged model is.
         written: the merged model, opened from ``folder`` by transformers alone.
-        dtype: of its weights.
-        quantization: of its weights.
+        held: how its weights are held.
         texts: what to compare on; random rows fill up to 256.
 
     Raises:
         AdapterError: the two differ by more than the rule allows.
     """
     manifest = Manifest.read(adapter) if (adapter / MANIFEST_NAME).is_file() else None
-    trained_in = manifest.base["dtype"] if manifest is not None else "float32"
-    in_float32 = trained_in == "float32"
-    predictor = _load_quietly(adapter, dequantize=not in_float32)
+    rounded = manifest is not None and manifest.base["dtype"] != "float32"
+    predictor = _load_quietly(adapter, dequantize=rounded)
     base = manifest.base if manifest is not None else _described_base(predictor)
-    reference: Any = predictor.model if in_float32 else predictor.model.float()
     rows, probe = _probe_rows(predictor, texts)
+    reference: Any = predictor.model.float() if rounded else predictor.model
     agreement = compare_answers(reference, written, predictor.tokenizer, rows)
-    exact = dtype == "float32" and quantization is None
-    _refuse_difference(agreement, adapter, exact=exact, held=" ".join(filter(None, [quantization, dtype])))
+    _refuse_difference(agreement, held, adapter, random_rows=probe["random_rows"])
     trained_precision = None
-    if not in_float32:
-        del reference, predictor
+    if rounded:
+        del predictor, reference
         trained = _load_quietly(adapter, dequantize=False)
         trained_precision = compare_answers(trained.model, written, trained.tokenizer, rows)
+    trained_as = Held(base["dtype"], base["quantization"])
     return MergeCertificate(
         agreement=agreement,
-        rule=f"largest_logit_gap <= {_LARGEST_GAP}" if exact else f"argmax_agreement >= {_SMALLEST_AGREEMENT}",
-        reference=f"the adapter on its base in {base['quantization'] or trained_in}, products in float32",
+        rule=f"largest_logit_gap <= {_LARGEST_GAP}" if held.is_exact else f"argmax_agreement >= {_SMALLEST_AGREEMENT}",
+        reference=f"the adapter on its own base as trained ({trained_as}), its products in float32",
         trained_precision=trained_precision,
         probe=probe,
-        written={"dtype": dtype, "quantization": quantization, "digest": _digest(folder)},
+        written={**asdict(held), "digest": _digest(folder)},
         adapter={**(manifest.adapter if manifest is not None else {}), "digest": _digest(adapter)},
         base=base,
         environment=environment_of(torch.device("cpu")),
@@ -177,7 +185,12 @@ def _probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encodi
     examples = [Example(str(number), text) for number, text in enumerate(texts)]
     rows, counts = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
     random_rows = _random_rows(predictor, max(0, _PROBE_ROWS - len(rows)))
-    described = {"texts": len(texts), "text_rows": len(rows), "text_counts": dict(counts), "random_rows": len(random_rows)}
+    described = {
+        "texts": len(texts),
+        "text_rows": len(rows),
+        "text_counts": dict(counts),
+        "random_rows": len(random_rows),
+    }
     if random_rows:
         described |= {"random_lengths": _lengths(predictor), "random_seed": _SEED}
     return [*rows, *random_rows], described
@@ -206,21 +219,24 @@ def _lengths(predictor: Predictor) -> tuple[int, int]:
     return min(_SHORTEST, longest), longest
 
 
-def _refuse_difference(found: Agreement, adapter: Path, *, exact: bool, held: str) -> None:
-    compared = f"{found.positions:,} answers to {found.rows} probe rows"
-    # Written so that a difference that is not a number is refused too.
-    if exact and not found.largest_logit_gap <= _LARGEST_GAP:
+def _refuse_difference(found: Agreement, held: Held, adapter: Path, *, random_rows: int) -> None:
+    compared = f"{found.positions:,} positions of {found.rows} probe rows"
+    # Both are written so that a difference that is not a number is refused too.
+    if held.is_exact and not found.largest_logit_gap <= _LARGEST_GAP:
         raise AdapterError(
-            f"The merged model, opened by transformers alone, is not the model that was trained: in {compared} its logits "
+            f"The merged model, opened by transformers alone, is not the model that was trained: at {compared} its logits "
             f"lie up to {found.largest_logit_gap:.3g} apart from the adapter's, where {_LARGEST_GAP:g} is accepted, and "
-            f"{found.argmax_agreement:.2%} agree. Nothing was written. Use the adapter as it is: "
+            f"{found.argmax_agreement:.2%} of the answers agree. Nothing was written. Use the adapter as it is: "
             f"lightft.load({str(adapter)!r})."
         )
-    if not exact and not (found.argmax_agreement >= _SMALLEST_AGREEMENT and found.largest_logit_gap < float("inf")):
+    agrees = found.argmax_agreement >= _SMALLEST_AGREEMENT and found.largest_logit_gap < float("inf")
+    if not held.is_exact and not agrees:
+        harder = " Or compare on texts such as it will read, with probe=[...]: random tokens are harder."
+        in_float32 = f"lightft.export({str(adapter)!r}, to='merged', out=...)"
         raise AdapterError(
-            f"Held in {held}, the merged model gives {found.argmax_agreement:.2%} of {compared} as the adapter does, and its "
-            f"logits lie up to {found.largest_logit_gap:.3g} apart; {_SMALLEST_AGREEMENT:.0%} is asked for. Nothing was "
-            f"written. Export in float32: lightft.export({str(adapter)!r}, to='merged', out=...)."
+            f"Held in {held}, the merged model answers {found.argmax_agreement:.2%} of {compared} as the adapter does, with "
+            f"logits up to {found.largest_logit_gap:.3g} apart; {_SMALLEST_AGREEMENT:.0%} is asked for. Nothing was "
+            f"written. Export in float32: {in_float32}.{harder if random_rows else ''}"
         )
 
 
@@ -232,9 +248,7 @@ def _load_quietly(adapter: Path, *, dequantize: bool) -> Predictor:
 def _described_base(predictor: Predictor) -> dict[str, Any]:
     """Return what is known of the base of a plain PEFT folder."""
     model: Any = predictor.model
-    found = provenance_of(model.get_base_model())
-    if found is None:
-        raise AdapterError("The base of a plain PEFT folder was not loaded by a ModelLoader.")
+    found: Any = provenance_of(model.get_base_model())
     return {
         "name": found.source.name,
         "revision": found.source.revision,

@@ -62,12 +62,13 @@ def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> 
         InvalidSettingError: ``out`` exists, or the exporter has no such option, or not with that value.
     """
     exporter, out = EXPORTERS[to], Path(out)
-    known, schema = _options(inspect.signature(exporter)), schema_of(exporter)
+    known = _options(inspect.signature(exporter))
     for name, value in options.items():
         if name not in known:
             raise InvalidSettingError(f"{to!r} has no option {name!r}. {suggest(name, known)}")
-        if name in schema:
-            check_value(to, name, value, schema[name])
+        annotation = schema_of(exporter).get(name)
+        if annotation is not None:
+            check_value(to, name, value, annotation)
     if out.exists():
         raise InvalidSettingError(f"{out} exists already. Choose another folder, or delete it.")
     return exporter(Path(adapter), out, **options)

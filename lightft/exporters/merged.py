@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightft.checkpoint import MANIFEST_NAME, Manifest, whole_or_nothing
 from lightft.errors import AdapterError
-from lightft.exporters.certificate import certify
+from lightft.exporters.certificate import Held, certify
 from lightft.exporters.exporter import register
 from lightft.inference import load
 from lightft.models import head_modules, provenance_of
@@ -62,16 +62,11 @@ def merged(
             otherwise than the adapter does.
     """
     _refuse_unmergeable(adapter)
+    held = Held(dtype, quantization)
     with whole_or_nothing(out) as unfinished:
-        model_class = _write(adapter, unfinished, dtype, quantization)
-        certify(
-            adapter,
-            unfinished,
-            _open(model_class, unfinished),
-            dtype=dtype,
-            quantization=quantization,
-            texts=probe or (),
-        ).write(unfinished)
+        model_class = _write(adapter, unfinished, held)
+        certificate = certify(adapter, unfinished, _open(model_class, unfinished), held, texts=probe or ())
+        certificate.write(unfinished)
     return out
 
 
@@ -80,8 +75,8 @@ def _refuse_unmergeable(adapter: Path) -> None:
     described, is_peft = (adapter / MANIFEST_NAME).is_file(), (adapter / "adapter_config.json").is_file()
     if not described and not is_peft:
         raise AdapterError(
-            f"{adapter} is no adapter folder: it has neither {MANIFEST_NAME} nor adapter_config.json. Name one that a trainer "
-            "wrote, such as runs/NAME/adapter."
+            f"{adapter} is no adapter folder: it has neither {MANIFEST_NAME} nor adapter_config.json. Name one that a "
+            "trainer wrote, such as runs/NAME/adapter."
         )
     if described and Manifest.read(adapter).base["quantization"] == "int8":
         raise AdapterError(
@@ -94,26 +89,25 @@ def _refuse_unmergeable(adapter: Path) -> None:
         if not issubclass(PEFT_TYPE_TO_TUNER_MAPPING[kind], BaseTuner):
             raise AdapterError(
                 f"The adapter in {adapter} is of the kind {kind.value}, which adds learned vectors beside the base's "
-                "weights and changes none of them, so that there is nothing to merge. Use it as it is, with lightft.load, or "
-                "train 'lora' to merge."
+                "weights and changes none of them, so that there is nothing to merge. Use it as it is, with lightft.load, "
+                "or train 'lora' to merge."
             )
 
 
-def _write(adapter: Path, folder: Path, dtype: str, quantization: str | None) -> type[PreTrainedModel]:
+def _write(adapter: Path, folder: Path, held: Held) -> type[PreTrainedModel]:
     """Write the merged model, its tokenizer and what lightft must know to open it; return its class."""
-    held_in = compute_dtype(dtype, _CPU)
+    dtype = compute_dtype(held.dtype, _CPU)
     with quiet_transformers():
         predictor = load(adapter, device="cpu", dequantize=True)
         model = _with_own_layers(_merge(predictor.model, adapter))
-        if quantization is None:
-            model.to(held_in).save_pretrained(folder)
+        if held.quantization is None:
+            model.to(dtype).save_pretrained(folder)
         else:
-            _write_quantized(model, folder, held_in, quantization)
+            _write_quantized(model, folder, dtype, held.quantization)
     predictor.tokenizer.save_pretrained(folder)
     if (adapter / MANIFEST_NAME).is_file():
         manifest = Manifest.read(adapter)
-        held = {**manifest.base, "dtype": dtype, "quantization": quantization}
-        replace(manifest, base=held).write(folder)
+        replace(manifest, base={**manifest.base, **asdict(held)}).write(folder)
     return type(model)
 
 

@@ -23,6 +23,7 @@ from peft.utils import ModulesToSaveWrapper, PeftType
 from torch import Tensor, nn
 
 from lightft.errors import AdapterError
+from lightft.models.quiet import leave_out_padding_notice
 
 __all__ = ["mend_virtual_tokens", "virtual_tokens"]
 
@@ -46,12 +47,21 @@ def mend_virtual_tokens(model: PeftModel) -> None:
         backbone = model.get_base_model().base_model
         backbone.register_forward_pre_hook(_keys_like_embeddings, with_kwargs=True)
     elif kind in (PeftType.PROMPT_TUNING, PeftType.P_TUNING):
+        _unwrap_prompt_encoders(model)
         if isinstance(model, PeftModelForSequenceClassification):
             _pool_where_text_ends(model)
         else:
             model.register_forward_hook(_cut_to_text, with_kwargs=True)
         if isinstance(model, PeftModelForCausalLM):
             _count_positions_along_text(model)
+
+
+def _unwrap_prompt_encoders(model: PeftModel) -> None:
+    """Take a prompt encoder's ``mlp_head`` out of what is saved whole, where peft mistook it for a head called ``head``."""
+    for encoder in model.prompt_encoder.values():
+        for name, part in list(encoder.named_children()):
+            if isinstance(part, ModulesToSaveWrapper):
+                setattr(encoder, name, part.original_module.requires_grad_(True))
 
 
 def _keys_like_embeddings(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -69,6 +79,7 @@ def _cut_to_text(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 def _pool_where_text_ends(model: PeftModel) -> None:
+    leave_out_padding_notice()
     pooling = _PoolingWhereTextEnds()
     for module in model.get_base_model().modules():
         if isinstance(module, ModulesToSaveWrapper):

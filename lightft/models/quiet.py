@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import transformers
 
-__all__ = ["quiet_peft", "quiet_transformers"]
+__all__ = ["leave_out_padding_notice", "quiet_peft", "quiet_transformers"]
 
 
 @contextmanager
@@ -24,6 +25,17 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def leave_out_padding_notice() -> None:
+    """Leave out that a decoder's classifier finds no padding among embeddings: lightft finds where each text ends."""
+    for handler in logging.getLogger("transformers").handlers:
+        if _is_no_padding_notice not in handler.filters:
+            handler.addFilter(_is_no_padding_notice)
+
+
+def _is_no_padding_notice(record: logging.LogRecord) -> bool:
+    return "will not detect padding tokens in `inputs_embeds`" not in record.getMessage()
 
 
 @contextmanager

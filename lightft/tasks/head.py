@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.batching import inference_batches
 from lightft.errors import InvalidPluginError, ModelLoadError
 from lightft.models import ModelLoader
+from lightft.models.prompts import virtual_tokens
 from lightft.records import Example, Prediction
 from lightft.registry import Registry
 
@@ -138,7 +140,7 @@ def max_input_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if positions is not None and positions > 0:
         # RoBERTa counts positions from padding_idx + 1, so the last of them cannot be used.
         padding = _position_padding(model)
-        limits.append(positions - (padding + 1 if padding is not None else 0))
+        limits.append(positions - (padding + 1 if padding is not None else 0) - _virtual_tokens(model))
     if asked is not None:
         limits.append(asked)
     shortest = min(limits)
@@ -218,6 +220,10 @@ def forward_in_batches(
                     progress(len(rows))
     finally:
         model.train(was_training)
+
+
+def _virtual_tokens(model: Any) -> int:
+    return virtual_tokens(model.active_peft_config) if isinstance(model, PeftModel) else 0
 
 
 def _position_padding(model: PreTrainedModel) -> int | None:

@@ -18,11 +18,25 @@ from lightft.adapters.attach import attach_adapter
 from lightft.dropout import FastDropout
 from lightft.errors import InvalidSettingError, TrainingError, UnknownNameError
 from lightft.tasks import TASKS, CausalLM, TaskHead, TextClassification
-from lightft.training import TrainConfig, train_model
+from lightft.train_config import TrainConfig, TrainingResult
+from lightft.training import Course, train_together
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts
 
 ROWS = {"text-classification": classified_texts, "token-classification": tagged_texts, "causal-lm": instructions}
 TASK_LABELS = {"text-classification": LABELS, "token-classification": TYPES, "causal-lm": ()}
+
+
+def train_alone(
+    model: nn.Module,
+    tokenizer: Any,
+    head: TaskHead,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    config: TrainConfig,
+    *,
+    max_length: int,
+) -> TrainingResult:
+    return train_together([Course(model, head, train, validation, max_length)], tokenizer, config)
 
 
 @dataclass
@@ -49,7 +63,7 @@ class Setting:
         config = TrainConfig(
             **{"learning_rate": 1e-3, "epochs": 1, "max_grad_norm": 0.0, "progress": False, "warmup": 0.0, **settings}
         )
-        return train_model(model, self.tokenizer, self.head, self.rows, (), config, max_length=64)
+        return train_alone(model, self.tokenizer, self.head, self.rows, (), config, max_length=64)
 
 
 @pytest.fixture(params=list(ROWS), scope="module")
@@ -157,7 +171,7 @@ def test_cross_entropy_is_torchs_own_summed(setting: Setting) -> None:
     labels = setting.head.collate(encodings, setting.tokenizer)["labels"]
     logits = torch.randn(*labels.shape, 7)
     labels = torch.where(labels >= 0, labels % 7, labels)
-    ours = setting.head.loss(logits, labels)
+    ours = setting.head.loss(logits, labels, setting.model)
     kept = (logits[:, :-1], labels[:, 1:]) if setting.task == "causal-lm" else (logits, labels)
     counted = kept[1] != -100
     assert 0 < counted.sum() < counted.numel() or setting.task == "text-classification"
@@ -268,7 +282,7 @@ def scripted_training(tiny_bert: Path, script: tuple[float, ...], **settings: An
     head = Scripted(labels=LABELS, script=script)
     config = TrainConfig(**{"learning_rate": 1e-2, "epochs": len(script), "progress": False, **settings})
     model = setting.adapted()
-    result = train_model(model, setting.tokenizer, head, setting.rows, setting.rows[:10], config, max_length=64)
+    result = train_alone(model, setting.tokenizer, head, setting.rows, setting.rows[:10], config, max_length=64)
     return model, result, head
 
 
@@ -434,7 +448,7 @@ def test_answers_that_do_not_fit_are_counted(tiny_llama: Path) -> None:
     encodings, _ = setting.head.encode(setting.rows, setting.tokenizer, 10**6)
     longer = sum(len(encoding.input_ids) > 24 for encoding in encodings)
     config = TrainConfig(learning_rate=1e-3, epochs=1, progress=False)
-    result = train_model(setting.adapted(), setting.tokenizer, CausalLM(), setting.rows, (), config, max_length=24)
+    result = train_alone(setting.adapted(), setting.tokenizer, CausalLM(), setting.rows, (), config, max_length=24)
     assert 0 < longer < len(setting.rows)
     assert result.counts["truncated_texts"] == longer
 

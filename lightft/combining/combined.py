@@ -5,24 +5,24 @@ from __future__ import annotations
 import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
 
 # isort: split
-import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from lightft.checkpoint import MANIFEST_NAME, Manifest, whole_or_nothing
+from lightft.checkpoint import whole_or_nothing
+from lightft.combining.sources import Source, read_source, refuse_different
 from lightft.description import environment_of
-from lightft.errors import AdapterError, InvalidSettingError, UnknownNameError, suggest
+from lightft.errors import InvalidSettingError, UnknownNameError, suggest
 from lightft.models.quiet import quiet_peft
 
 __all__ = ["METHODS", "combine"]
@@ -39,20 +39,6 @@ METHODS = (
     "dare-ties-svd",
 )
 """Ways to combine, named as in peft's ``add_weighted_adapter``."""
-
-_PREFIX = "base_model.model."
-_A, _B = ".lora_A.weight", ".lora_B.weight"
-_KINDS = "lora, rslora, lora-plus, pissa, olora, eva and fusion"
-# Starts of A and B that leave the base as it was; after training only the values count.
-_STARTS = (True, False, "gaussian", "orthogonal", "eva")
-# Fields of a LoraConfig that are read here, or that say nothing about what B·A means. Any other one that is set makes an
-# adapter more than a low-rank update.
-_UNDERSTOOD = {
-    *{field.name for field in fields(PeftConfig)},
-    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "fan_in_fan_out"),
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias"),
-    *("init_lora_weights", "eva_config"),
-}
 
 
 def combine(
@@ -103,34 +89,15 @@ def combine(
     out = Path(out)
     _check_settings(folders, method, out, rank=rank, density=density)
     shares = _weights(weights, len(folders), method)
-    sources = [_read(folder) for folder in folders]
+    sources = [read_source(folder) for folder in folders]
     for source in sources[1:]:
-        _refuse_different(sources[0], source)
+        refuse_different(sources[0], source)
     _check_weights_of_heads(sources[0], shares)
     rank = _rank(sources, method, rank)
     updates = _combined_updates(sources, method, shares, rank=rank, density=density, seed=seed)
     params = {"method": method, "weights": shares, "rank": rank, "density": density, "seed": seed}
     _write(out, sources, {**updates, **_means(sources, shares)}, params)
     return out
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An adapter to combine: its folder, what is written there, its A and B, and what it stores whole."""
-
-    folder: Path
-    manifest: Manifest
-    config: LoraConfig
-    factors: dict[str, Tensor]
-    whole: dict[str, Tensor]
-
-    @property
-    def layers(self) -> dict[str, tuple[int, int, int]]:
-        """(rank, inputs, outputs) of each layer, by its name in the base."""
-        names = [name.removeprefix(_PREFIX).removesuffix(_A) for name in self.factors if name.endswith(_A)]
-        return {
-            name: (*self.factors[_PREFIX + name + _A].shape, len(self.factors[_PREFIX + name + _B])) for name in names
-        }
 
 
 def _check_settings(
@@ -176,72 +143,7 @@ def _drops(method: str) -> bool:
     return "ties" in method or "dare" in method
 
 
-def _read(folder: Path) -> _Source:
-    for name in (MANIFEST_NAME, "adapter_config.json", SAFETENSORS_WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise AdapterError(f"{folder} holds no adapter of ours: there is no {name} in it. Name a trainer's folder.")
-    config = PeftConfig.from_pretrained(str(folder))
-    tensors = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
-    factors = {name: tensor.float() for name, tensor in tensors.items() if name.endswith((_A, _B))}
-    reason = _reason_against(config, factors)
-    if reason is not None:
-        raise AdapterError(f"The adapter in {folder} {reason}, so that it cannot be combined. Use the kinds {_KINDS}.")
-    whole = {name: tensor for name, tensor in tensors.items() if name not in factors}
-    return _Source(folder, Manifest.read(folder), config, factors, whole)
-
-
-def _reason_against(config: PeftConfig, factors: dict[str, Tensor]) -> str | None:
-    """Return why what the config describes is not W + s·B·A, None if it is."""
-    if type(config) is not LoraConfig:
-        return f"is {config.peft_type.value}, not LoRA"
-    plain = LoraConfig()
-    odd = [
-        f"{field.name}={getattr(config, field.name)!r}"
-        for field in fields(LoraConfig)
-        if field.name not in _UNDERSTOOD and getattr(config, field.name) != getattr(plain, field.name)
-    ]
-    if odd:
-        return f"has {odd[0]} and is more than an update B·A"
-    if config.init_lora_weights not in _STARTS:
-        return f"has init_lora_weights={config.init_lora_weights!r} and belongs to a base that was changed"
-    return None if factors else "has no LoRA update"
-
-
-_MUST_AGREE: tuple[tuple[str, Callable[[Manifest], Any]], ...] = (
-    ("the base's weights", lambda manifest: manifest.base["digest"] or manifest.base["name"]),
-    ("the base's quantization", lambda manifest: manifest.base["quantization"]),
-    ("the base's dtype", lambda manifest: manifest.base["dtype"]),
-    ("the tokenizer", lambda manifest: manifest.tokenizer_digest),
-    ("the task", lambda manifest: manifest.task),
-    ("the labels", lambda manifest: manifest.labels),
-    ("the tagging scheme", lambda manifest: manifest.tagging_scheme),
-    ("the head settings", lambda manifest: manifest.head),
-)
-
-
-def _refuse_different(first: _Source, other: _Source) -> None:
-    for what, value_of in _MUST_AGREE:
-        here, there = value_of(first.manifest), value_of(other.manifest)
-        if here != there:
-            raise AdapterError(
-                f"Adapters that are combined must have {what} in common: {first.folder} has {_shown(here)}, {other.folder} has "
-                f"{_shown(there)}. Leave one out, or train it again like the other."
-            )
-    differing = sorted(set(first.whole) ^ set(other.whole))
-    if differing:
-        has, lacks = (first, other) if differing[0] in first.whole else (other, first)
-        raise AdapterError(
-            f"{has.folder} trained {differing[0].removeprefix(_PREFIX)} whole, {lacks.folder} did not: there is nothing to "
-            "average it with. Train both with the same bias= and head."
-        )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _check_weights_of_heads(source: _Source, weights: Sequence[float]) -> None:
+def _check_weights_of_heads(source: Source, weights: Sequence[float]) -> None:
     if source.whole and sum(weights) <= 0:
         raise InvalidSettingError(
             f"weights={list(weights)} add up to {sum(weights):g}, but heads and biases are averaged by their weights. Give "
@@ -249,7 +151,7 @@ def _check_weights_of_heads(source: _Source, weights: Sequence[float]) -> None:
         )
 
 
-def _rank(sources: Sequence[_Source], method: str, asked: int | None) -> int:
+def _rank(sources: Sequence[Source], method: str, asked: int | None) -> int:
     """Return the rank of the result."""
     layers = [layer for source in sources for layer in source.layers.values()]
     ranks = sorted({rank for rank, _, _ in layers})
@@ -272,24 +174,19 @@ def _rank(sources: Sequence[_Source], method: str, asked: int | None) -> int:
 
 
 def _combined_updates(
-    sources: Sequence[_Source], method: str, weights: list[float], *, rank: int, density: float | None, seed: int
+    sources: Sequence[Source], method: str, weights: list[float], *, rank: int, density: float | None, seed: int
 ) -> dict[str, Tensor]:
     """Return A and B of the result, whose scale is 1, under the names that a folder stores them by."""
     names = [f"adapter{number}" for number in range(len(sources))]
     configs = [
+        # peft combines no modules stored whole; the stand-in has no task, and all its layers hold (outputs, inputs).
         replace(
             source.config,
             task_type=None,
             base_model_name_or_path=None,
-            target_modules=list(source.layers),
-            exclude_modules=None,
-            layers_to_transform=None,
-            layers_pattern=None,
             modules_to_save=None,
             bias="none",
             fan_in_fan_out=False,
-            init_lora_weights=True,
-            eva_config=None,
         )
         for source in sources
     ]
@@ -301,7 +198,7 @@ def _combined_updates(
             model.add_adapter(name, config)
         for name, source in zip(names, sources, strict=True):
             set_peft_model_state_dict(model, source.factors, adapter_name=name)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model.add_weighted_adapter(
             names,
             weights,
@@ -315,16 +212,15 @@ def _combined_updates(
     return {name: tensor.contiguous() for name, tensor in combined.items()}
 
 
-def _stand_in(sources: Sequence[_Source]) -> nn.Module:
+def _stand_in(sources: Sequence[Source]) -> nn.Module:
     """Return a model that has the layers of the base that the adapters touch, without weights.
 
     A combination depends on the adapters alone, but peft puts adapters on a model. These layers cost no memory, however
     large or quantised the base is.
     """
     model = nn.Module()
-    for name, (_, inputs, outputs) in {
-        name: shape for source in sources for name, shape in source.layers.items()
-    }.items():
+    shapes = {name: shape for source in sources for name, shape in source.layers.items()}
+    for name, (_, inputs, outputs) in shapes.items():
         layer = nn.Linear(inputs, outputs, bias=False, device="meta")
         # One zero, seen as a matrix: on the meta device peft would leave the adapters without values.
         layer.weight = nn.Parameter(torch.zeros(1).expand(outputs, inputs), requires_grad=False)
@@ -338,17 +234,17 @@ def _stand_in(sources: Sequence[_Source]) -> nn.Module:
     return model
 
 
-def _means(sources: Sequence[_Source], weights: Sequence[float]) -> dict[str, Tensor]:
+def _means(sources: Sequence[Source], weights: Sequence[float]) -> dict[str, Tensor]:
     """Return the weighted means of what the adapters store whole."""
+    shares = torch.tensor(weights) / sum(weights)
     return {
-        name: sum(weight / sum(weights) * source.whole[name] for weight, source in zip(weights, sources, strict=True))
+        name: torch.tensordot(shares, torch.stack([source.whole[name].float() for source in sources]), dims=1)
         for name in sources[0].whole
     }
 
 
-def _write(out: Path, sources: Sequence[_Source], tensors: dict[str, Tensor], params: dict[str, Any]) -> None:
+def _write(out: Path, sources: Sequence[Source], tensors: dict[str, Tensor], params: dict[str, Any]) -> None:
     first = sources[0]
-    layers = list(dict.fromkeys(layer for source in sources for layer in source.layers))
     config = replace(
         first.config,
         r=params["rank"],
@@ -356,19 +252,13 @@ def _write(out: Path, sources: Sequence[_Source], tensors: dict[str, Tensor], pa
         use_rslora=False,
         rank_pattern={},
         alpha_pattern={},
-        target_modules=layers,
-        exclude_modules=None,
-        layers_to_transform=None,
-        layers_pattern=None,
-        init_lora_weights=True,
-        eva_config=None,
-        inference_mode=True,
+        target_modules=list(dict.fromkeys(layer for source in sources for layer in source.layers)),
     )
     manifest = replace(
         first.manifest,
         max_length=min(source.manifest.max_length for source in sources),
         adapter={"kind": "combined", "params": params},
-        training={"combined_from": [_described(source) for source in sources]},
+        training={"combined_from": [source.described() for source in sources]},
         versions=environment_of(torch.device("cpu"))["versions"],
     )
     with whole_or_nothing(out) as unfinished:
@@ -376,14 +266,3 @@ def _write(out: Path, sources: Sequence[_Source], tensors: dict[str, Tensor], pa
         save_file(tensors, unfinished / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         AutoTokenizer.from_pretrained(first.folder).save_pretrained(unfinished)
         manifest.write(unfinished)
-
-
-def _described(source: _Source) -> dict[str, Any]:
-    """Return which adapter it was, so that the combination can be traced."""
-    digest = hashlib.sha256((source.folder / SAFETENSORS_WEIGHTS_NAME).read_bytes()).hexdigest()
-    return {
-        "folder": str(source.folder),
-        "digest": f"sha256:{digest}",
-        "adapter": source.manifest.adapter,
-        "training": source.manifest.training,
-    }

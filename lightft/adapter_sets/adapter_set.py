@@ -5,23 +5,16 @@ from __future__ import annotations
 import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
 
 # isort: split
-import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from lightft.checkpoint import MANIFEST_NAME, Manifest, load_adapter, stored_shapes
-from lightft.errors import AdapterError, InvalidSettingError, UnknownNameError, suggest
-from lightft.inference import Predictor, load_base
-from lightft.mixed_batches import MixedBatches
-from lightft.models import head_modules, provenance_of, share_weights
-from lightft.models.structure import is_inside
+from lightft.adapter_sets.mixed_batches import MixedBatches, mixed_batches
+from lightft.adapter_sets.shared_base import BasesInOneMemory
+from lightft.errors import InvalidSettingError, UnknownNameError, suggest
+from lightft.inference import Predictor
 from lightft.records import Example, Prediction
-from lightft.tasks import TaskHead
 
 __all__ = ["AdapterSet", "load_adapters"]
 
@@ -61,9 +54,9 @@ class AdapterSet(Mapping[str, Predictor]):
     """
 
     def __init__(self, *, base: str | None = None, device: str = "auto") -> None:
-        self._bases = _BasesInOneMemory(base, device)
+        self._bases = BasesInOneMemory(base, device)
         self._predictors: dict[str, Predictor] = {}
-        self._mixed: dict[str, MixedBatches] = {}
+        self._mixed: list[MixedBatches] | None = None
         self._changing = threading.Lock()
 
     @property
@@ -80,9 +73,11 @@ class AdapterSet(Mapping[str, Predictor]):
         """
         with self._changing:
             if name in self._predictors:
-                raise InvalidSettingError(f"There is an adapter {name!r} already. Choose another name, or remove it first.")
+                raise InvalidSettingError(
+                    f"There is an adapter {name!r} already. Choose another name, or remove it first."
+                )
             self._predictors[name] = self._bases.open(name, Path(folder))
-            self._mixed = {}
+            self._mixed = None
 
     def remove(self, name: str) -> None:
         """Let go of an adapter; the base stays.
@@ -93,7 +88,7 @@ class AdapterSet(Mapping[str, Predictor]):
         with self._changing:
             self[name]
             self._predictors = {other: kept for other, kept in self._predictors.items() if other != name}
-            self._mixed = {}
+            self._mixed = None
 
     def __getitem__(self, name: str) -> Predictor:
         """Return the predictor of one adapter.
@@ -144,7 +139,9 @@ class AdapterSet(Mapping[str, Predictor]):
             return self[adapter].predict(examples)
         return self._by_row(examples, adapter, Predictor.predict)
 
-    def _by_row(self, rows: Sequence[_Row], names: Sequence[str], ask: Callable[[Predictor, Any], list[Any]]) -> list[Any]:
+    def _by_row(
+        self, rows: Sequence[_Row], names: Sequence[str], ask: Callable[[Predictor, Any], list[Any]]
+    ) -> list[Any]:
         if len(names) != len(rows):
             raise InvalidSettingError(
                 f"There are {len(names)} adapter names for {len(rows)} rows. Give one for each, or one name for all."
@@ -156,15 +153,22 @@ class AdapterSet(Mapping[str, Predictor]):
         return answers
 
     def _passes(self, names: Sequence[str]) -> Iterator[tuple[Predictor, list[int]]]:
-        """Yield what answers rows and which rows: adapters that fit into one pass together, every other by itself."""
+        """Yield what answers rows, and which: adapters that fit into one pass together, every other by itself."""
         rows_of: dict[str, list[int]] = {}
         for row, name in enumerate(names):
             rows_of.setdefault(name, []).append(row)
         predictors = {name: self[name] for name in rows_of}
-        for mixed in self._mixed_batches(predictors) if len(names) <= _FEW_ROWS * len(rows_of) else ():
-            together = [name for name in rows_of if name in mixed.names]
-            if len(together) > 1:
-                rows = sorted(row for name in together for row in rows_of.pop(name))
-                yield mixed.predictor([names[row] for row in rows]), rows
+        for batches in self._mixed_batches() if len(rows_of) > 1 else ():
+            together = [name for name in rows_of if name in batches.names]
+            rows = sorted(row for name in together for row in rows_of[name])
+            if len(together) > 1 and len(rows) <= _FEW_ROWS * len(together):
+                yield batches.predictor([names[row] for row in rows]), rows
+                rows_of = {name: rows for name, rows in rows_of.items() if name not in together}
         for name, rows in rows_of.items():
             yield predictors[name], rows
+
+    def _mixed_batches(self) -> list[MixedBatches]:
+        with self._changing:
+            if self._mixed is None:
+                self._mixed = mixed_batches(self._predictors)
+            return self._mixed
