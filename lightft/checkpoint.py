@@ -106,7 +106,8 @@ def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, manifest:
     with whole_or_nothing(folder) as unfinished:
         if isinstance(model, PeftModel):
             # "auto" would ask the Hub whether the vocabulary grew; lightft never changes it.
-            model.save_pretrained(str(unfinished), save_embedding_layers=False)
+            with quiet_peft():
+                model.save_pretrained(str(unfinished), save_embedding_layers=False)
         elif isinstance(model, PreTrainedModel):
             with quiet_transformers():
                 model.save_pretrained(unfinished)
@@ -157,10 +158,9 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
             "It was probably trained on another base model."
         ) from cause
     mend_virtual_tokens(model)
-    expected = {
-        name: tuple(tensor.shape)
-        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-    }
+    with quiet_peft():
+        held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    expected = {name: tuple(tensor.shape) for name, tensor in held.items()}
     missing, unexpected = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
     if missing or unexpected:
         raise AdapterError(

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.adapters import AdapterSpec
-from lightft.adapters.attach import attach_adapter, check_use
+from lightft.adapters.attach import attach_adapter, check_fit
 from lightft.checkpoint import save_adapter
 from lightft.cost import Stopwatch, folder_bytes
 from lightft.data import TaskData
@@ -246,7 +246,7 @@ class LoRATrainer:
             labels = loader.labels or (data.labels if data is not None else labels_of(train, task))
             head = TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
         # Refused now rather than after gigabytes have been read.
-        check_use(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
+        check_fit(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
         base, tokenizer = head.load_model(loader)
         return base, tokenizer, head
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.adapters import AdapterHooks, AdapterSpec
-from lightft.adapters.attach import attach_adapter, check_use
+from lightft.adapters.attach import attach_adapter, check_fit
 from lightft.cost import Stopwatch
 from lightft.data import TaskData
 from lightft.description import describe_data, describe_model, finished_run, is_same_run
@@ -167,7 +167,7 @@ class MultiTaskTrainer:
                 )
             loader = self.loader.replace(dtype="float32") if hooks.needs_float32_base else self.loader
             loader = loader.replace(task=its_data.task, labels=its_data.labels or None)
-            check_use(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
+            check_fit(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
             base, tokenizer = head.load_model(loader)
             if parts:
                 _share_base(parts[0].base, base)

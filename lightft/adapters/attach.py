@@ -22,7 +22,7 @@ from lightft.models.quantization import quantization_of
 from lightft.models.quiet import quiet_peft
 from lightft.models.structure import hold_in_float32, keep_head_in_float32
 
-__all__ = ["attach_adapter", "check_use"]
+__all__ = ["attach_adapter", "check_fit"]
 
 
 def attach_adapter(
@@ -50,7 +50,7 @@ def attach_adapter(
     hooks = hooks or spec.hooks()
     found = provenance_of(base)
     head = head_modules(base, found.new_parameters if found else ())
-    check_use(spec, base, task_type, hooks=hooks)
+    _refuse(hooks, spec, AdapterUse(base, task_type, quantization_of(base)))
     config = spec.build(AdapterSite(base, task_type, head))
     if config is None and not spec.definition.changes_base:
         raise AdapterError(f"The adapter {spec.kind!r} built no peft config but does not declare changes_base.")
@@ -79,23 +79,26 @@ def attach_adapter(
     return model
 
 
-def check_use(
-    spec: AdapterSpec,
-    model: PreTrainedModel,
-    task_type: str,
-    *,
-    quantization: str | None = None,
-    hooks: AdapterHooks | None = None,
-) -> None:
-    """Refuse an adapter that cannot be trained on a model; the model's weights are not looked at.
+def check_fit(spec: AdapterSpec, sketch: PreTrainedModel, task_type: str, *, quantization: str | None = None) -> None:
+    """Refuse an adapter that does not fit, before any weight is loaded.
+
+    Args:
+        spec: which adapter.
+        sketch: the model with its head and without weights.
+        task_type: a ``peft.TaskType`` value.
+        quantization: what the base will be held in.
 
     Raises:
         AdapterError: with the reason and the next step.
     """
-    use = AdapterUse(model, task_type, quantization or quantization_of(model))
-    reason = (hooks or spec.hooks()).refusal(use)
+    _refuse(spec.hooks(), spec, AdapterUse(sketch, task_type, quantization))
+    spec.build(AdapterSite(sketch, task_type, head_modules(sketch)))
+
+
+def _refuse(hooks: AdapterHooks, spec: AdapterSpec, use: AdapterUse) -> None:
+    reason = hooks.refusal(use)
     if reason is not None:
-        raise AdapterError(f"{spec.kind!r} cannot be trained on this {type(model).__name__}: {reason}")
+        raise AdapterError(f"{spec.kind!r} cannot be trained on this {type(use.model).__name__}: {reason}")
 
 
 def _check_trained_modules(model: PeftModel, config: PeftConfig) -> None:

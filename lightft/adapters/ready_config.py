@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from lightft.adapters.spec import AdapterSpec
 
+# Kinds whose targets are norms or embeddings.
+_NOT_ON_LINEAR_LAYERS = ("LN_TUNING", "TRAINABLE_TOKENS")
 # What peft or lightft fills in, for a model or a version.
 _NOT_CHOSEN = ("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
 
@@ -72,7 +74,7 @@ def ready_config(site: AdapterSite, *, config: Mapping[str, Any] | None = None) 
         raise InvalidSettingError("'peft' needs config=: pass a PeftConfig to AdapterSpec.of(config).")
     fields = {name: value for name, value in config.items() if name not in (*_NOT_CHOSEN, "peft_type")}
     if "target_modules" in fields:
-        fields["target_modules"] = _targets(site, fields["target_modules"])
+        fields["target_modules"] = _targets(site, fields["target_modules"], config["peft_type"])
     if "fan_in_fan_out" in fields and isinstance(fields["target_modules"], list):
         fields["fan_in_fan_out"] = site.is_transposed(fields["target_modules"])
     further = [name for asked in fields.get("modules_to_save") or () for name in _modules(site, asked)]
@@ -102,10 +104,12 @@ def spec_of_config(config: PeftConfig) -> AdapterSpec:
     return AdapterSpec("peft", config={name: value for name, value in plain.items() if name not in _NOT_CHOSEN})
 
 
-def _targets(site: AdapterSite, wanted: Any) -> Any:
+def _targets(site: AdapterSite, wanted: Any, peft_type: str) -> Any:
     """Return full names for a list or a pattern; None and what peft finds by itself are left to it."""
     if wanted is None:
         return None
+    if peft_type in _NOT_ON_LINEAR_LAYERS and not isinstance(wanted, str):
+        return [name for asked in wanted for name in _modules(site, asked)]
     if wanted == "all-linear":
         return site.targets("all")
     if not isinstance(wanted, str):
@@ -124,8 +128,8 @@ def _modules(site: AdapterSite, asked: str) -> list[str]:
     names = [name for name, _ in site.model.named_modules() if name == asked or name.endswith(f".{asked}")]
     if not names:
         raise AdapterError(
-            f"{asked!r} of modules_to_save is no module of {type(site.model).__name__}. Leave the head out: it is trained "
-            "and saved anyway."
+            f"{asked!r} of the peft config is no module of {type(site.model).__name__}. Name one of its modules; the head "
+            "is trained and saved anyway."
         )
     return names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -64,13 +65,14 @@ Targets = str | Sequence[str]
 
 def schema_of(build: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotation of each parameter of a builder; those that cannot be evaluated are left out."""
+    namespace: dict[str, Any] = inspect.unwrap(build).__globals__  # type: ignore[attr-defined]
     written = {name: note for name, note in build.__annotations__.items() if name != "return"}
     schema = {}
     for name, note in written.items():
         holder = types.SimpleNamespace(__annotations__={name: note})
         try:
-            schema |= typing.get_type_hints(holder, globalns=vars(build)["__globals__"], include_extras=True)
-        except (NameError, KeyError):
+            schema |= typing.get_type_hints(holder, globalns=namespace, include_extras=True)
+        except NameError:
             # A name that is imported for type checkers only: the value is then left to the builder.
             continue
     return schema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,7 +66,7 @@ class Cell:
     params: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.row.replace(' ', '-')}-{self.head.partition('-')[0]}-{self.precision}"
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.row} {self.head.partition('-')[0]} {self.precision}".lower())
 
     @property
     def trainer(self) -> type[LoRATrainer]:
@@ -75,7 +76,7 @@ class Cell:
 
 # Kinds that are nothing without parameters, and parameters that change what is trained; all else is tried as it comes.
 _ROWS: Mapping[str, Sequence[tuple[str, tuple[tuple[str, Any], ...]]]] = {
-    "lora": (("lora", ()), ("lora, bias=all", (("bias", "all"),)), ("lora, bias=lora_only", (("bias", "lora_only"),))),
+    "lora": (("lora", ()), ("lora, all biases", (("bias", "all"),)), ("lora, biases of its layers", (("bias", "lora_only"),))),
     "peft": (("peft (LoHa)", ()),),
 }
 

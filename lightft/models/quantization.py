@@ -12,7 +12,15 @@ from transformers import PreTrainedModel
 
 from lightft.errors import AdapterError, InvalidSettingError, suggest
 
-__all__ = ["QUANTIZATIONS", "dequantized", "guard_cpu_kernels", "int8_tensors", "keep_int8_scales", "quantization_config", "quantization_of"]
+__all__ = [
+    "QUANTIZATIONS",
+    "dequantized",
+    "guard_cpu_kernels",
+    "int8_tensors",
+    "keep_int8_scales",
+    "quantization_config",
+    "quantization_of",
+]
 
 QUANTIZATIONS = ("nf4", "int8")
 

@@ -40,7 +40,22 @@ def _is_no_padding_notice(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Leave out peft's own use of a name that transformers is about to drop: no user can mend it."""
+    """Leave out what peft says of itself and no user can mend."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        for message in _PEFT_OF_ITSELF:
+            warnings.filterwarnings("ignore", message=message)
         yield
+
+
+_PEFT_OF_ITSELF = (
+    # It uses a name that transformers is about to drop,
+    r".*is_gradient_checkpointing",
+    # takes the names in which its own AdaLoRA stores ranks for mistakes,
+    r"The following rank_pattern keys .*\.lora_E'",
+    # and a layer that AdaLoRA or EVA left no rank for one that lost its weights,
+    r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid shape: [^ ]*:\((0, \d+|\d+, 0)\)",
+    # advises EVA's start to be made without memory for the weights it fills,
+    r"lora with eva initialization used with low_cpu_mem_usage=False",
+    # and does not know the norms that its own kind of tuning is for.
+    r"Unsupported layer type '<class 'torch\.nn\.modules\.normalization",
+)

@@ -55,9 +55,12 @@ def _is_refused(pair: Pair, kind: str) -> bool:
 
 
 ALL = [(pair, kind) for pair in PAIRS for kind in KINDS]
+# P-tuning calls a model exactly as prompt tuning does; only its own network differs, so a few architectures show it.
 FITTING = [
-    *((pair, kind) for pair, kind in ALL if not _is_refused(pair, kind)),
-    *((Pair(architecture, "causal-lm"), kind) for architecture in DECODERS for kind in KINDS),
+    (pair, kind)
+    for pair, kind in [*ALL, *((Pair(name, "causal-lm"), kind) for name in DECODERS for kind in KINDS)]
+    if not _is_refused(pair, kind)
+    and (kind != "p-tuning" or pair.architecture in ("bert", "modernbert", "t5", "llama"))
 ]
 
 
@@ -192,7 +195,7 @@ def test_learned_keys_change_the_answer(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama"])
 def test_an_answer_is_written_the_same_in_a_batch_as_alone(architecture: str, kind: str) -> None:
     model = copy.deepcopy(_made(Pair(architecture, "causal-lm"), kind))
     for parameter in model.get_base_model().parameters():
@@ -218,8 +221,8 @@ def test_a_bfloat16_base_takes_a_float32_head(architecture: str, kind: str) -> N
     assert torch.isfinite(_logits(model, **_batch(_rows(9, 5)))).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.architecture in DECODERS], ids=str)
+@pytest.mark.parametrize("kind", ["prompt-tuning", "prefix-tuning"])
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.architecture in ("gpt2", "mistral")], ids=str)
 def test_a_decoder_that_reads_both_ways_takes_virtual_tokens_too(pair: Pair, kind: str) -> None:
     base = _base(pair.architecture, pair.task)
     lift_causal_mask(base)
