@@ -1,9 +1,9 @@
 """What each adapter kind costs and brings: CoNLL-2003 and SST-2, equal steps, a learning rate of its own for each kind.
 
-For every kind the learning rate is chosen by the validation score of trainings with a seed that is not used again: at a
-third, once and three times its default, and beyond while the best is at an end. A rate counts half by its own score and a
-quarter by each neighbour's, so that none is chosen that fails at the next seed. Then the kind is trained with each seed and
-scored on the test split. Every training sees ``8 × steps`` rows, drawn by its seed.
+For every kind the learning rate is chosen by the validation score of trainings with a seed that is not used again: at half,
+once and twice a first guess, and beyond by factors of two while the best is at an end. A rate counts half by its own score
+and a quarter by each neighbour's, so that none is chosen that fails at the next seed. Then the kind is trained with each
+seed and scored on the test split. Every training sees ``8 × steps`` rows, drawn by its seed.
 Runs are kept in ``--runs`` and never trained twice.
 """
 
@@ -33,8 +33,11 @@ METHODS: dict[str, AdapterSpec] = {
     "lora_bias_all": AdapterSpec("lora", bias="all"),
     "lora_bias_lora_only": AdapterSpec("lora", bias="lora_only"),
 }  # fmt: skip
-FACTORS = (1 / 3, 1.0, 3.0)
-MOST_FACTORS = 5
+# So few steps want higher rates than the defaults, which are for whole epochs.
+FIRST_GUESSES = {"full": 8.0, "head_only": 4.0, "bias_only": 4.0}
+RATIO = 2.0
+MOST_FACTORS = 6
+USUAL_FACTORS = 4
 BATCH_SIZE = 8
 CHOOSING_SEED = 1000
 VALIDATION_ROWS = 500
@@ -90,13 +93,14 @@ def _load(source: Path) -> TaskData:
 
 def _train_method(name: str, method: str, data: TaskData, asked: argparse.Namespace) -> None:
     tried: list[float] = []
-    factors = list(FACTORS)
+    guess = FIRST_GUESSES.get(method, 1.0)
+    factors = [guess / RATIO, guess, guess * RATIO]
     while factors:
         for factor in factors:
             _train(Asked(name, method, factor, CHOOSING_SEED, chooses=True), data, asked)
         tried = sorted([*tried, *factors])
         chosen = _chosen_factor(name, method, tried, asked)
-        beyond = {tried[0]: tried[0] / 3, tried[-1]: tried[-1] * 3}
+        beyond = {tried[0]: tried[0] / RATIO, tried[-1]: tried[-1] * RATIO}
         factors = [beyond[chosen]] if chosen in beyond and len(tried) < MOST_FACTORS else []
     for seed in range(asked.seeds):
         _train(Asked(name, method, chosen, seed, chooses=False), data, asked)
@@ -185,8 +189,8 @@ def _print_hours(asked: argparse.Namespace, data: dict[str, TaskData]) -> None:
         started = time.perf_counter()
         trainer.predict(model, few.test)
         row = (time.perf_counter() - started) / len(few.test)
-        trainings = len(FACTORS) + asked.seeds
-        rows = len(FACTORS) * VALIDATION_ROWS + asked.seeds * len(data[name].test)
+        trainings = USUAL_FACTORS + asked.seeds
+        rows = USUAL_FACTORS * VALIDATION_ROWS + asked.seeds * len(data[name].test)
         total += len(asked.methods) * (trainings * asked.steps * step + rows * row)
     print(f"About {total / 3600:.1f} hours for {len(asked.methods)} methods at LoRA's pace; finished runs are kept.")
 
