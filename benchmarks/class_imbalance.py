@@ -68,7 +68,10 @@ def _train_all(data: TaskData, asked: Namespace) -> dict[str, list[Run]]:
     wanted = [(name, seed) for name in asked.only for seed in asked.seeds]
     epochs = math.ceil(asked.steps / math.ceil(len(data.train) / BATCH_SIZE))
     guess = asked.steps * _SECONDS_PER_STEP + (epochs + 1) * _SECONDS_PER_PREDICTION
-    print(f"{len(wanted)} runs of {asked.steps} steps, about {len(wanted) * guess / 60:.0f} minutes on two cores.")
+    print(
+        f"{len(wanted)} runs of {asked.steps} steps, about {len(wanted) * guess / 60:.0f} minutes on two cores.",
+        flush=True,
+    )
     runs: dict[str, list[Run]] = {name: [] for name in asked.only}
     for number, (name, seed) in enumerate(wanted, start=1):
         started = time.perf_counter()
@@ -85,7 +88,8 @@ def _train_all(data: TaskData, asked: Namespace) -> dict[str, list[Run]]:
         ).fit(data, resume=True)
         runs[name].append(run)
         seconds = time.perf_counter() - started
-        print(f"{number}/{len(wanted)} {run.name}: span F1 {run.scores['span_f1']['value']:.4f}, {seconds:.0f} s")
+        score = run.scores["span_f1"]["value"]
+        print(f"{number}/{len(wanted)} {run.name}: span F1 {score:.4f}, {seconds:.0f} s", flush=True)
     return runs
 
 

@@ -10,6 +10,7 @@ import pytest
 from lightft.contracts.adapter_cells import Bench, cells_of
 from lightft.contracts.selection import FAMILIES, OWN, chosen_plugins, describe_choice
 from lightft.errors import UnknownNameError
+from lightft.metrics import Metric, build_metric
 
 _CHOSEN = pytest.StashKey[Mapping[str, Sequence[str]]]()
 # What a contract asks for as an argument, and the family whose names it then gets one by one.
@@ -38,6 +39,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for argument, family in _ARGUMENTS.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, chosen[family])
+    if "counting_metric_name" in metafunc.fixturenames:
+        # A score that needs all rows together has no totals to add up.
+        counting = [name for name in chosen["metrics"] if isinstance(build_metric(name, ("a", "b")), Metric)]
+        metafunc.parametrize("counting_metric_name", counting)
     if "cell" in metafunc.fixturenames:
         metafunc.parametrize("cell", cells_of(chosen["adapters"]), ids=str)
 
@@ -48,6 +53,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Where adapters are trained, each once, for all contracts to look at."""
-    return Bench(tmp_path_factory.mktemp("adapters"), _chosen(request.config)["adapters"])
+    return Bench(tmp_path_factory.mktemp("adapters"))

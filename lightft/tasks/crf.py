@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _PARAMETERS = ("transitions", "starts", "ends")
-_LEARNING_RATE_FACTOR = 30.0
+_LEARNING_RATE_FACTOR = 100.0
 
 
 class ChainScores(NamedTuple):
