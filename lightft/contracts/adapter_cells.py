@@ -27,6 +27,8 @@ HEADS = ("text-classification", "token-classification", "causal-lm")
 PRECISIONS = ("float32", "bfloat16", "nf4", "int8")
 # The fewest in which AdaLoRA can warm up, take ranks away and settle.
 _STEPS = 3
+# Weights spread widely enough that a mistake in one shows in the logits.
+_SPREAD = {"initializer_range": 0.1}
 _AUTO_CLASSES = {
     "text-classification": transformers.AutoModelForSequenceClassification,
     "token-classification": transformers.AutoModelForTokenClassification,
@@ -93,10 +95,13 @@ class Bench:
 
     Args:
         folder: where the models and the adapters are written.
+        base: loads the base for every head; by default a small random LLaMA for language modelling and a small random BERT
+            for classification are made.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: ModelLoader | None = None) -> None:
         self.folder = folder
+        self._base = base
         self._seen: dict[Cell, Seen] = {}
         self._merged: dict[Cell, Merged] = {}
         self._to_fuse: dict[str, tuple[str, ...]] = {}
@@ -141,12 +146,14 @@ class Bench:
         return AdapterSpec(kind, dict(params))
 
     def loader(self, head: str) -> ModelLoader:
-        """Return the loader of a base with a head: a LLaMA for language modelling, a BERT for classification."""
+        """Return the loader of the base with a head, in float32."""
+        if self._base is not None:
+            return self._base.replace(task=head, labels=LABELS.get(head))
         base = self.folder / ("language-model" if head == "causal-lm" else "encoder")
         if not base.exists() and head == "causal-lm":
-            save_language_model(base)
+            save_language_model(base, **_SPREAD)
         elif not base.exists():
-            save_base(Pair("bert", head), base, with_head=False)
+            save_base(Pair("bert", head), base, with_head=False, **_SPREAD)
         return ModelLoader(str(base), task=head, labels=LABELS.get(head), dtype="float32", device="cpu")
 
     def _adapters_to_fuse(self, head: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from lightft.contracts.adapter_cells import Bench, cells_of
 from lightft.contracts.selection import FAMILIES, OWN, chosen_plugins, describe_choice
 from lightft.errors import UnknownNameError
 from lightft.metrics import Metric, build_metric
+
+# Tokenizers warn when a process that used their threads is forked.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _CHOSEN = pytest.StashKey[Mapping[str, Sequence[str]]]()
 # What a contract asks for as an argument, and the family whose names it then gets one by one.

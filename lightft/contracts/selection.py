@@ -64,7 +64,9 @@ def _is_wanted(name: str, declared: Mapping[str, str], wanted: Sequence[str]) ->
 def _declared(family: str) -> dict[str, str]:
     """Return, by plug-in, the distribution that declares it as an entry point."""
     return {
-        entry.name: _plain(entry.dist.name) for entry in entry_points(group=f"lightft.{family}") if entry.dist is not None
+        entry.name: _plain(entry.dist.name)
+        for entry in entry_points(group=f"lightft.{family}")
+        if entry.dist is not None
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightft.contracts.adapter_cells import HEADS, PRECISIONS, Cell, Merged, rows_of

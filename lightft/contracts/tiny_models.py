@@ -1,8 +1,10 @@
-"""Tiny random models of every architecture that practitioners reach for, with and without a trained head."""
+"""Tiny random models of every architecture that practitioners reach for, and sentences to train them on.
+
+Offline, and made anew each time: nothing is read from the Hub.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,19 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from lightft import Example, Span
 from lightft.spans import join_words
+
+__all__ = [
+    "BEYOND",
+    "CONFIGS",
+    "LABELS",
+    "PAIRS",
+    "VOCABULARY",
+    "WORDS",
+    "Pair",
+    "examples",
+    "save_base",
+    "save_language_model",
+]
 
 VOCABULARY = 96
 WORDS = (
@@ -45,7 +60,6 @@ _COMMON = {
     "num_attention_heads": 4,
     "intermediate_size": 128,
     "max_position_embeddings": 64,
-    "initializer_range": 0.1,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -155,10 +169,17 @@ def _pairs() -> tuple[Pair, ...]:
 PAIRS = _pairs()
 
 
-def save_base(pair: Pair, folder: Path, *, with_head: bool) -> Path:
-    """Write a tiny random checkpoint, as a bare base or with the pair's head in it, and its tokenizer."""
+def save_base(pair: Pair, folder: Path, *, with_head: bool, **settings: Any) -> Path:
+    """Write a tiny random checkpoint, as a bare base or with the pair's head in it, and its tokenizer.
+
+    Args:
+        pair: the architecture, and the head.
+        folder: where to.
+        with_head: whether the checkpoint holds the head.
+        settings: of the architecture's config, in the place of those in CONFIGS.
+    """
     outputs = len(LABELS[pair.task]) if pair.task == "text-classification" else 2 * len(LABELS[pair.task]) + 1
-    config = AutoConfig.for_model(pair.architecture, **CONFIGS[pair.architecture], num_labels=outputs)
+    config = AutoConfig.for_model(pair.architecture, **{**CONFIGS[pair.architecture], **settings}, num_labels=outputs)
     torch.manual_seed(7)
     model = _AUTO[pair.task].from_config(config) if with_head else AutoModel.from_config(config)
     model.save_pretrained(folder)
@@ -166,9 +187,9 @@ def save_base(pair: Pair, folder: Path, *, with_head: bool) -> Path:
     return folder
 
 
-def save_language_model(folder: Path, architecture: str = "llama") -> Path:
-    """Write a tiny random language model with its output layer, and its tokenizer."""
-    config = AutoConfig.for_model(architecture, **CONFIGS[architecture])
+def save_language_model(folder: Path, **settings: Any) -> Path:
+    """Write a tiny random LLaMA with its output layer, and its tokenizer."""
+    config = AutoConfig.for_model("llama", **{**CONFIGS["llama"], **settings})
     torch.manual_seed(7)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
@@ -214,6 +235,3 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         eos_token="[SEP]",
         model_max_length=48,
     )
-
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

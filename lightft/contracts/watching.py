@@ -112,7 +112,9 @@ class _Watch:
 
         return load_model
 
-    def _attach(self, own: Any, base: PreTrainedModel, *arguments: Any, hooks: AdapterHooks, **keywords: Any) -> nn.Module:
+    def _attach(
+        self, own: Any, base: PreTrainedModel, *arguments: Any, hooks: AdapterHooks, **keywords: Any
+    ) -> nn.Module:
         self.base, self._before = base, _fingerprints(base)
         model: nn.Module = own(base, *arguments, hooks=hooks, **keywords)
         self._seen.attached_parameters = count_parameters(model)[0]

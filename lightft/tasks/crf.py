@@ -31,7 +31,6 @@ __all__ = [
     "add_transitions",
     "chain_scores",
     "conditional_logits",
-    "has_stored_transitions",
     "tag_probabilities",
 ]
 
@@ -106,12 +105,6 @@ def add_transitions(model: PreTrainedModel, tags: Sequence[str]) -> None:
     above, _, last = name.rpartition(".")
     setattr(model.get_submodule(above), last, made)
     keep_head_in_float32(model, [name])
-
-
-def has_stored_transitions(model: PreTrainedModel) -> bool:
-    """Whether the checkpoint that a ModelLoader read ``model`` from was trained with a CRF and holds its transitions."""
-    name, _ = _output_layer(model, model.config.num_labels)
-    return bool(_stored_transitions(model, name))
 
 
 def chain_scores(model: nn.Module) -> ChainScores:

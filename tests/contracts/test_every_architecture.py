@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from transformers import PreTrainedModel
 
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, QLoRATrainer
 from lightft.adapters.attach import attach_adapter
+from lightft.contracts import reload_in_new_process
+from lightft.contracts.support_matrix import write_between
+from lightft.contracts.tiny_models import BEYOND, LABELS, PAIRS, Pair, examples, save_base
 from lightft.models import head_modules, linear_modules, provenance_of
-from tests.contracts.architectures import BEYOND, LABELS, PAIRS, Pair, examples, save_base
 
-RELOAD = Path(__file__).with_name("reload_in_new_process.py")
 WRITE_TO = os.environ.get("LIGHTFT_MATRIX_PAGE")
 """A page whose matrix is to be written from what these tests see: `make matrix`."""
 ALL = [(pair, with_head) for pair in PAIRS for with_head in (False, True)]
@@ -52,10 +52,7 @@ def matrix_page() -> Iterator[None]:
     """Write the matrix into the page between its markers, when a page is named."""
     yield
     if WRITE_TO is not None:
-        page = Path(WRITE_TO)
-        text = page.read_text(encoding="utf-8")
-        between = r"(?<=<!-- matrix:start -->\n).*(?=<!-- matrix:end -->)"
-        page.write_text(re.sub(between, lambda _: _matrix(), text, flags=re.DOTALL), encoding="utf-8")
+        write_between(Path(WRITE_TO), "matrix", _matrix())
 
 
 def _matrix() -> str:
@@ -85,7 +82,11 @@ def trained(folder: Path) -> dict[str, Trained]:
 def reloaded(trained: dict[str, Trained], folder: Path) -> dict[str, dict[str, object]]:
     """Load all saved adapters in one new process and compare their logits with those from before."""
     finished = subprocess.run(
-        [sys.executable, str(RELOAD), str(folder)], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, reload_in_new_process.__file__, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     return json.loads(finished.stdout.splitlines()[-1])

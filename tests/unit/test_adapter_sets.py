@@ -286,7 +286,7 @@ def test_mixing_adds_no_weights_to_memory(adapters: AdapterSet) -> None:
 
 
 def test_layers_that_also_read_something_else_are_not_mixed(tmp_path: Path) -> None:
-    from tests.contracts.architectures import LABELS, Pair, examples, save_base
+    from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
 
     base = save_base(Pair("deberta-v2", TASK), tmp_path / "base", with_head=False)
     loader = ModelLoader(str(base), task=TASK, labels=LABELS[TASK], dtype="float32")

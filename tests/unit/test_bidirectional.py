@@ -13,11 +13,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
+from lightft.contracts.tiny_models import CONFIGS, PAIRS, Pair
 from lightft.errors import InvalidSettingError
 from lightft.models import head_modules, share_weights
 from lightft.models.bidirectional import lift_causal_mask
 from lightft.models.quiet import quiet_peft
-from tests.contracts.architectures import CONFIGS, PAIRS, Pair
 
 DECODERS = ("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")
 LIFTED = [pair for pair in PAIRS if pair.architecture in DECODERS]

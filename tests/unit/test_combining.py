@@ -201,7 +201,7 @@ def test_signs_are_elected_among_whole_adapters_by_default(made: dict[str, Path]
 
 
 def test_layers_of_a_transposed_base_combine_alike(tmp_path: Path) -> None:
-    from tests.contracts.architectures import LABELS, Pair, examples, save_base
+    from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
 
     base = save_base(Pair("gpt2", TASK), tmp_path / "base", with_head=False)
     folders = []

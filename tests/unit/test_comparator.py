@@ -14,10 +14,10 @@ import pytest
 import lightft
 from lightft import LoRATrainer, ModelComparator, ModelLoader, Run
 from lightft.comparison import compare_runs
+from lightft.contracts.made_up_runs import classification_run, tagging_run
 from lightft.data import examples_fingerprint
 from lightft.errors import IncomparableRunsError, InvalidSettingError
 from lightft.models import count_parameters
-from tests.made_up_runs import classification_run, tagging_run
 from tests.tiny_models import LABELS, classified_texts, save_bert
 
 ROWS = classified_texts(24)

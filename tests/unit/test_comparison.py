@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lightft.comparison import Comparison, compare_runs
+from lightft.contracts.made_up_runs import classification_run, generation_run, tagging_run
 from lightft.errors import DataError, IncomparableRunsError, InvalidSettingError, UnknownNameError
 from lightft.metrics import score_predictions
 from lightft.records import Prediction, Run, Span
 from lightft.significance import bootstrap_interval, holm_adjusted, mcnemar_exact
-from tests.made_up_runs import classification_run, generation_run, tagging_run
 
 
 def quick(*runs: Run, **options: Any) -> Comparison:

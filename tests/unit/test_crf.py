@@ -17,7 +17,8 @@ from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
 import lightft
-from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, QLoRATrainer, TaskData
+from lightft import Example, LoRATrainer, ModelLoader, QLoRATrainer, TaskData
+from lightft.contracts.tiny_models import LABELS, PAIRS, Pair, save_base
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import head_modules
 from lightft.spans import allowed_starts, allowed_transitions, bio_labels
@@ -28,11 +29,9 @@ from lightft.tasks.crf import (
     add_transitions,
     chain_scores,
     conditional_logits,
-    has_stored_transitions,
     tag_probabilities,
 )
 from lightft.tasks.decoding import PathScores, best_paths, scores_of_valid_bio
-from tests.contracts.architectures import LABELS, PAIRS, Pair, save_base
 from tests.tiny_models import TYPES, tagged, tagged_texts, tokenizer_of
 
 TAGS = bio_labels(("A", "B"))
@@ -391,33 +390,31 @@ def test_a_merged_checkpoint_keeps_emissions_for_everyone_and_transitions_for_us
     trainer = LoRATrainer(ModelLoader(str(tiny_bert), dtype="float32"), head=HEAD, **SETTINGS)
     model = trainer.train(tagged_texts())
     merged = lightft.export(trainer.save(model, tmp_path / "adapter"), to="merged", out=tmp_path / "merged")
+    reopened = lightft.load(merged)
     ids = torch.arange(4, 20).reshape(2, 8)
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
-        plain = AutoModelForTokenClassification.from_pretrained(merged)
-        torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=0, atol=1e-4)
-        opened, tokenizer = HEAD.load_model(ModelLoader(str(merged), dtype="float32"))
-        torch.testing.assert_close(opened(input_ids=ids).logits, expected, rtol=0, atol=1e-4)
-    for ours, theirs in zip(chain_scores(opened), chain_scores(model), strict=True):
+        for whole in (AutoModelForTokenClassification.from_pretrained(merged), reopened.model):
+            torch.testing.assert_close(whole(input_ids=ids).logits, expected, rtol=0, atol=1e-4)
+    for ours, theirs in zip(chain_scores(reopened.model), chain_scores(model), strict=True):
         assert torch.equal(ours, theirs)
-    assert has_stored_transitions(opened)
-    answers = HEAD.predict(opened, tokenizer, tagged_texts(), max_length=64)
+    assert reopened.head == HEAD
+    answers = reopened.predict(tagged_texts())
     assert [answer.tags for answer in answers] == [answer.tags for answer in trainer.predict(model, tagged_texts())]
 
 
-def test_a_checkpoint_without_transitions_or_with_other_labels_starts_from_zeros(
+def test_training_goes_on_from_the_transitions_of_a_checkpoint_of_the_same_labels(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
-    trainer = LoRATrainer(
-        ModelLoader(str(tiny_bert), dtype="float32"), head=HEAD, adapter=AdapterSpec("full"), **SETTINGS
-    )
-    folder = trainer.save(trainer.train(tagged_texts()), tmp_path / "whole")
-    assert has_stored_transitions(HEAD.load_model(ModelLoader(str(folder), dtype="float32"))[0])
+    loader = ModelLoader(str(tiny_bert), dtype="float32")
+    trainer = LoRATrainer(loader, head=HEAD, adapter="full", **SETTINGS)
+    model = trainer.train(tagged_texts())
+    folder = trainer.save(model, tmp_path / "whole")
+    further, _ = HEAD.load_model(loader.replace(name=str(folder)))
+    assert torch.equal(chain_scores(further).transitions, chain_scores(model).transitions)
     for base, labels in ((tiny_bert, TYPES), (folder, ("A", "B", "C"))):
-        head = TokenClassification(labels=labels, decoding="crf")
-        model, _ = head.load_model(ModelLoader(str(base), dtype="float32"))
-        assert not has_stored_transitions(model)
-        assert chain_scores(model).ends.abs().sum() == 0
+        fresh, _ = TokenClassification(labels=labels, decoding="crf").load_model(loader.replace(name=str(base)))
+        assert chain_scores(fresh).ends.abs().sum() == 0
 
 
 def test_the_layer_keeps_its_weights_and_draws_no_random_numbers() -> None:

@@ -23,10 +23,10 @@ from transformers import (
 
 import lightft
 from lightft import AdapterSpec, LoRATrainer, ModelLoader, QLoRATrainer
+from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
 from lightft.errors import AdapterError, InvalidPluginError, InvalidSettingError, UnknownNameError
 from lightft.exporters import register
 from lightft.tasks import TokenClassification
-from tests.contracts.architectures import LABELS, Pair, examples, save_base
 
 TASK = "token-classification"
 Trained = Callable[..., Path]

@@ -25,13 +25,13 @@ from transformers import AutoConfig, PreTrainedModel
 from lightft.adapters.kind import AdapterUse
 from lightft.adapters.prompts import embedding_shape, refusal
 from lightft.checkpoint import load_adapter
+from lightft.contracts.tiny_models import CONFIGS, PAIRS, Pair
 from lightft.errors import AdapterError
 from lightft.models import head_modules
 from lightft.models.bidirectional import lift_causal_mask
 from lightft.models.prompts import mend_virtual_tokens, virtual_tokens
 from lightft.models.quiet import quiet_peft
 from lightft.models.structure import keep_head_in_float32
-from tests.contracts.architectures import CONFIGS, PAIRS, Pair
 
 KINDS = ("prompt-tuning", "p-tuning", "prefix-tuning")
 DECODERS = ("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")

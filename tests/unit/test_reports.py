@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 import pytest
 
 from lightft.comparison import Comparison, compare_runs
+from lightft.contracts.made_up_runs import classification_run, generation_run, made_up_history, tagging_run
 from lightft.errors import InvalidPluginError
 from lightft.records import Run
 from lightft.reports import REPORTS
 from lightft.reports.pictures import draw_pictures
 from lightft.wording import printable
-from tests.made_up_runs import classification_run, generation_run, made_up_history, tagging_run
 
 COST = {
     "train_seconds": 552.0,

@@ -18,10 +18,10 @@ from peft.utils.constants import (
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from lightft import ModelLoader
+from lightft.contracts.tiny_models import CONFIGS, VOCABULARY
 from lightft.errors import AdapterError
 from lightft.models import head_modules, match_targets
 from lightft.models.targets import feedforward_outputs, key_value_targets
-from tests.contracts.architectures import CONFIGS, VOCABULARY
 from tests.tiny_models import LABELS
 
 _DECODER = {

@@ -1,0 +1,1 @@
+"""LoKr adapters, texts with several labels, their micro F1, and LaTeX tables for lightft."""
