@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from peft import PeftModel
+from peft.utils import PeftType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
@@ -217,12 +218,13 @@ class _Prepared:
         # steps ask for it themselves.
         accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
-    def _inputs(self) -> Iterator[dict[str, Tensor]]:
+    def _inputs(self, rows: int) -> Iterator[dict[str, Tensor]]:
         device = next(self.course.model.parameters()).device
-        for step in self.plan(0):
-            for rows in step:
-                batch = self.course.head.collate([self.encodings[row] for row in rows], self._tokenizer)
-                yield {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        order = np.random.default_rng(self._config.seed).permutation(len(self.encodings))
+        for first in range(0, len(order) - rows + 1, rows):
+            chosen = [self.encodings[row] for row in order[first : first + rows]]
+            batch = self.course.head.collate(chosen, self._tokenizer)
+            yield {key: value.to(device) for key, value in batch.items() if key != "labels"}
 
 
 def _steps_of_epoch(prepared: Sequence[_Prepared], epoch: int, seed: int) -> list[tuple[_Prepared, list[list[int]]]]:
@@ -412,6 +414,11 @@ def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    if isinstance(model, PeftModel) and model.active_peft_config.peft_type == PeftType.PREFIX_TUNING:
+        raise InvalidSettingError(
+            "gradient_checkpointing=True recomputes each layer without the keys and values that prefix tuning puts before "
+            "the text. Leave it out, or lower max_tokens to save memory."
+        )
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     # transformers 5.23 calls it activation checkpointing and will forget the old name.
     kind = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"

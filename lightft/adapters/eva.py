@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lightft.adapters.kind import AdapterSite, TrainingPlan, register
 from lightft.adapters.lora import LoraHooks, lora_config
 from lightft.adapters.schema import AtLeast, Bias, Positive, Rank, Share, Targets
+from lightft.errors import TrainingError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-# Components settle within a few dozen batches (section 4 of the paper); the pass over the data is repeated if not.
-_BATCHES = 64
+# What the directions are estimated from; the pass over these rows is repeated until they have settled.
+_MOST_ROWS = 512
 
 
 class StartsFromActivations(LoraHooks):
@@ -29,7 +30,14 @@ class StartsFromActivations(LoraHooks):
         import torch
         from peft.tuners.lora.eva import initialize_lora_eva_weights
 
-        batches = list(islice(plan.batches(), _BATCHES))
+        needed = round(self.params.get("rho", 2.0) * self.params["r"])
+        # A pooler reads one position a row, and peft would wait for ever for a batch with a row for each direction.
+        batches = list(islice(plan.batches(needed), max(1, _MOST_ROWS // needed)))
+        if not batches:
+            raise TrainingError(
+                f"EVA looks for rho · r = {needed} directions and needs as many training rows; there are fewer. Lower r or "
+                "rho, or use 'lora'."
+            )
         was_training = model.training
         with torch.no_grad():
             initialize_lora_eva_weights(

@@ -94,11 +94,12 @@ class TrainingPlan:
 
     Attributes:
         steps: optimiser steps there will be.
-        batches: called without arguments; yields the model inputs of the first epoch, on the model's device.
+        batches: called with a number of rows; yields model inputs of so many training rows each, on the model's device, in
+            an order drawn by the seed. Rows that fill no batch are left out.
     """
 
     steps: int
-    batches: Callable[[], Iterator[dict[str, Tensor]]]
+    batches: Callable[[int], Iterator[dict[str, Tensor]]]
 
 
 class AdapterHooks:

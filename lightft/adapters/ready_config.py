@@ -52,7 +52,7 @@ def _hooks(params: Mapping[str, Any]) -> AdapterHooks:
     if start == "eva":
         from lightft.adapters.eva import StartsFromActivations
 
-        return StartsFromActivations(config)
+        return StartsFromActivations({**config, **(config.get("eva_config") or {})})
     return LoraHooks(config)
 
 

@@ -115,6 +115,9 @@ class Bench:
             dtype = cell.precision if cell.precision == "bfloat16" else "float32"
             quantized = {"quantization": cell.precision} if cell.precision in ("nf4", "int8") else {}
             rows = examples(cell.head)
+            folder = self.folder / str(cell)
+            # What is cut off, by a time limit say, is not tried again by the next contract.
+            self._seen[cell] = Seen(folder, error=RuntimeError("The training did not end."))
             trainer = (QLoRATrainer if quantized else LoRATrainer)(
                 self.loader(cell.head).replace(dtype=dtype),
                 adapter=self.spec(cell.kind, cell.params, cell.head),
@@ -124,7 +127,7 @@ class Bench:
                 progress=False,
                 **quantized,
             )
-            self._seen[cell] = train_and_watch(trainer, rows, self.folder / str(cell))
+            self._seen[cell] = train_and_watch(trainer, rows, folder)
         return self._seen[cell]
 
     def merged(self, cell: Cell) -> Merged:

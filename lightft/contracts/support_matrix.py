@@ -32,13 +32,13 @@ def support_table(kinds: Sequence[str], words: dict[Cell, str], reasons: Reasons
 
     Args:
         kinds: registered names.
-        words: what stands in each cell.
+        words: what stands in each cell; a dash stands in those that were not tried.
         reasons: what the numbers in them stand for.
     """
     lines = [f"| kind | head | {' | '.join(PRECISIONS)} |", f"|---|---|{'---|' * len(PRECISIONS)}"]
     for row in rows_of(kinds):
         for head in HEADS:
-            cells = [words[Cell(*row, head, precision)] for precision in PRECISIONS]
+            cells = [words.get(Cell(*row, head, precision), "–") for precision in PRECISIONS]
             lines.append(f"| {row[0]} | {head.replace('-', ' ')} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *reasons.lines(), ""])
 

@@ -56,7 +56,7 @@ def reloaded(bench: Bench, cells: list[Cell]) -> Mapping[str, Mapping[str, objec
         [sys.executable, reload_in_new_process.__file__, str(bench.folder)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-2000:]

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import InvalidSettingError, ModelLoadError, suggest
+from lightft.models.padding import move_padding_before_text
 from lightft.models.precision import compute_device, compute_dtype
 from lightft.models.quantization import guard_cpu_kernels, keep_int8_scales, quantization_config
 from lightft.models.quiet import quiet_transformers
@@ -141,6 +142,7 @@ class ModelLoader:
         new_parameters = frozenset(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
         keep_head_in_float32(model, head_modules(model, new_parameters))
         _ensure_padding(model, tokenizer)
+        move_padding_before_text(model)
         _PROVENANCE[model] = Provenance(self, source, str(dtype).removeprefix("torch."), new_parameters)
         return model.eval(), tokenizer
 

@@ -168,7 +168,7 @@ def test_eva_starts_from_the_directions_of_the_layers_inputs(
     spec = AdapterSpec("eva", r=3, rho=1.0)
     hooks = spec.hooks()
     model = attach_adapter(base, "SEQ_CLS", spec, hooks=hooks)
-    hooks.before_training(model, TrainingPlan(4, lambda: iter([batch] * 8)))
+    hooks.before_training(model, TrainingPlan(4, lambda rows: iter([batch] * 8)))
     seen: list[torch.Tensor] = []
     query = base.bert.encoder.layer[0].attention.self.query
     handle = query.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -182,6 +182,14 @@ def test_eva_starts_from_the_directions_of_the_layers_inputs(
     # The cosines of the principal angles between the subspaces; of two random ones the largest is about 0.3. peft's are
     # estimated batch by batch.
     assert float(overlap.min()) > 0.9
+
+
+def test_eva_needs_a_row_for_each_direction(loader: ModelLoader) -> None:
+    spec = AdapterSpec("eva", r=8, rho=2.0)
+    with pytest.raises(TrainingError, match="EVA looks for rho · r = 16 directions and needs as many training rows"):
+        LoRATrainer(loader, adapter=spec, **QUICK).train(ROWS[:15])
+    # Its pooler reads one position a row: batches of four rows would never show it sixteen directions.
+    LoRATrainer(loader, adapter=spec, **QUICK).train(ROWS)
 
 
 def test_bias_training_leaves_the_users_model_as_it_was(loader: ModelLoader) -> None:
@@ -366,3 +374,8 @@ def test_virtual_tokens_take_their_places_from_the_window(base: PreTrainedModel,
     for kind in ("prompt-tuning", "p-tuning", "prefix-tuning"):
         model = attach_adapter(base, "SEQ_CLS", AdapterSpec(kind, tokens=5))
         assert max_input_length(model, tokenizer) == positions - 5
+
+
+def test_prefix_tuning_with_gradient_checkpointing_is_refused(loader: ModelLoader) -> None:
+    with pytest.raises(InvalidSettingError, match="Leave it out, or lower max_tokens"):
+        LoRATrainer(loader, adapter="prefix-tuning", gradient_checkpointing=True, **QUICK).train(ROWS)

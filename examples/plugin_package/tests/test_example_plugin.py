@@ -34,8 +34,9 @@ def data():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A small random BERT."""
-    return save_base(Pair("bert", "text-classification"), tmp_path_factory.mktemp("base"), with_head=False)
+    """A small random BERT, with weights spread widely enough to tell its words apart."""
+    folder = tmp_path_factory.mktemp("base")
+    return save_base(Pair("bert", "text-classification"), folder, with_head=False, initializer_range=0.1)
 
 
 def test_a_short_training_learns_the_labels_and_writes_a_table(data, base, tmp_path):
