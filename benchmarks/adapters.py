@@ -151,7 +151,8 @@ def _chosen_factor(name: str, method: str, tried: list[float], asked: argparse.N
     # Beyond the ends nothing is known; the end itself stands in for it.
     padded = [scores[0], *scores, scores[-1]]
     smoothed = [padded[place] / 4 + padded[place + 1] / 2 + padded[place + 2] / 4 for place in range(len(scores))]
-    return tried[smoothed.index(max(smoothed))]
+    # Of equals the higher one: where nothing has been learned yet, all score alike.
+    return max(zip(smoothed, tried, strict=True))[1]
 
 
 def _scores(name: str, asked: argparse.Namespace) -> dict[str, Any]:
