@@ -81,7 +81,9 @@ def main() -> None:
         for name in asked.sets:
             for method in asked.methods:
                 _train_method(name, method, data[name], asked)
-    result: dict[str, Any] = {"model": MODEL, "steps": asked.steps, "batch_size": BATCH_SIZE, "seeds": asked.seeds}
+    # Methods that were not asked for this time keep their figures.
+    result: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
+    result |= {"model": MODEL, "steps": asked.steps, "batch_size": BATCH_SIZE, "seeds": asked.seeds}
     for name in asked.sets:
         result |= _scores(name, asked)
     write_result(asked.out, {**result, **describe_machine("benchmarks/adapters.py", asked)})

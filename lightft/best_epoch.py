@@ -80,7 +80,8 @@ class BestEpoch:
 
     def score(self, tokenizer: PreTrainedTokenizerBase) -> tuple[float, dict[str, float]]:
         """Return the epoch's score, higher is better, and every metric under the name it has in the history."""
-        headlines, named = [], {}
+        headlines: list[float] = []
+        named: dict[str, float] = {}
         for validation, metric, sign in zip(self._validations, self._metrics, self._signs, strict=True):
             scores = _scores(validation, metric, tokenizer)
             headlines.append(sign * scores[metric])

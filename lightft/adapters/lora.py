@@ -17,7 +17,7 @@ class LoraHooks(AdapterHooks):
     @property
     def needs_float32_base(self) -> bool:
         """Whether biases are trained too."""
-        return self.params.get("bias", "none") != "none"
+        return bool(self.params.get("bias", "none") != "none")
 
 
 @register("lora", learning_rate=1e-3, text_learning_rate=5e-4, causal_learning_rate=2e-4, hooks=LoraHooks)

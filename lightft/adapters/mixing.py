@@ -51,6 +51,8 @@ class MixesFrozenAdapters(AdapterHooks):
 class _Mix(nn.Module):
     """Scales the columns of B that belong to one adapter by that adapter's share."""
 
+    adapter_of_column: Tensor
+
     def __init__(self, ranks: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(len(ranks)))

@@ -65,9 +65,9 @@ Targets = str | Sequence[str]
 
 def schema_of(build: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotation of each parameter of a builder; those that cannot be evaluated are left out."""
-    namespace: dict[str, Any] = inspect.unwrap(build).__globals__  # type: ignore[attr-defined]
+    namespace: dict[str, Any] = inspect.unwrap(build).__globals__
     written = {name: note for name, note in build.__annotations__.items() if name != "return"}
-    schema = {}
+    schema: dict[str, Any] = {}
     for name, note in written.items():
         holder = types.SimpleNamespace(__annotations__={name: note})
         try:

@@ -21,12 +21,15 @@ from lightft.experiment import LoRATrainer, QLoRATrainer
 from lightft.exporters import export
 from lightft.models import ModelLoader
 
-__all__ = ["HEADS", "PRECISIONS", "Bench", "Cell", "Merged", "cells_of", "rows_of"]
+__all__ = ["BATCH", "HEADS", "PRECISIONS", "STEPS", "Bench", "Cell", "Merged", "cells_of", "rows_of"]
 
 HEADS = ("text-classification", "token-classification", "causal-lm")
 PRECISIONS = ("float32", "bfloat16", "nf4", "int8")
-# The fewest in which AdaLoRA can warm up, take ranks away and settle.
-_STEPS = 3
+_QUANTIZED = ("nf4", "int8")
+STEPS = 3
+"""Of each training: the fewest in which AdaLoRA can warm up, take ranks away and settle."""
+BATCH = 32
+"""Of each step: as many as EVA, at its defaults, looks for directions."""
 # Weights spread widely enough that a mistake in one shows in the logits.
 _SPREAD = {"initializer_range": 0.1}
 _AUTO_CLASSES = {
@@ -37,7 +40,7 @@ _AUTO_CLASSES = {
 
 Params = tuple[tuple[str, Any], ...]
 # Parameters that change what is trained. All else is tried as it comes; two kinds get what they cannot do without.
-_ROWS: Mapping[str, Sequence[tuple[str, Params]]] = {
+_VARIANTS: Mapping[str, Sequence[tuple[str, Params]]] = {
     "lora": (("lora", ()), ("lora, bias all", (("bias", "all"),)), ("lora, bias lora_only", (("bias", "lora_only"),))),
     "peft": (("peft (LoHa)", ()),),
 }
@@ -67,7 +70,7 @@ class Cell:
 
 def rows_of(kinds: Iterable[str]) -> list[tuple[str, str, Params]]:
     """Return row, kind and parameters of every row that the kinds have."""
-    return [(row, kind, params) for kind in kinds for row, params in _ROWS.get(kind, ((kind, ()),))]
+    return [(row, kind, params) for kind in kinds for row, params in _VARIANTS.get(kind, ((kind, ()),))]
 
 
 def cells_of(kinds: Iterable[str]) -> list[Cell]:
@@ -111,21 +114,16 @@ class Bench:
     def seen(self, cell: Cell) -> Seen:
         """Train and save a cell, and return what was seen."""
         if cell not in self._seen:
-            # Quantised bases compute in float32, so that equal weights give equal logits.
-            dtype = cell.precision if cell.precision == "bfloat16" else "float32"
-            quantized = {"quantization": cell.precision} if cell.precision in ("nf4", "int8") else {}
-            rows = examples(cell.head)
-            folder = self.folder / str(cell)
+            folder, rows = self.folder / str(cell), examples(cell.head, BATCH)
             # What is cut off, by a time limit say, is not tried again by the next contract.
             self._seen[cell] = Seen(folder, error=RuntimeError("The training did not end."))
-            trainer = (QLoRATrainer if quantized else LoRATrainer)(
-                self.loader(cell.head).replace(dtype=dtype),
+            trainer = (QLoRATrainer if cell.precision in _QUANTIZED else LoRATrainer)(
+                self.loader(cell.head, cell.precision),
                 adapter=self.spec(cell.kind, cell.params, cell.head),
-                epochs=_STEPS,
-                batch_size=len(rows),
+                epochs=STEPS,
+                batch_size=BATCH,
                 warmup=0.0,
                 progress=False,
-                **quantized,
             )
             self._seen[cell] = train_and_watch(trainer, rows, folder)
         return self._seen[cell]
@@ -148,16 +146,20 @@ class Bench:
             return AdapterSpec.of(LoHaConfig(r=4, target_modules="all-linear"))
         return AdapterSpec(kind, dict(params))
 
-    def loader(self, head: str) -> ModelLoader:
-        """Return the loader of the base with a head, in float32."""
-        if self._base is not None:
-            return self._base.replace(task=head, labels=LABELS.get(head))
-        base = self.folder / ("language-model" if head == "causal-lm" else "encoder")
-        if not base.exists() and head == "causal-lm":
-            save_language_model(base, **_SPREAD)
-        elif not base.exists():
-            save_base(Pair("bert", head), base, with_head=False, **_SPREAD)
-        return ModelLoader(str(base), task=head, labels=LABELS.get(head), dtype="float32", device="cpu")
+    def loader(self, head: str, precision: str = "float32") -> ModelLoader:
+        """Return the loader of the base with a head; a quantised base computes in float32."""
+        base = self._base or ModelLoader(str(self._small_base(head)), device="cpu")
+        quantization = precision if precision in _QUANTIZED else None
+        dtype = "float32" if quantization else precision
+        return base.replace(task=head, labels=LABELS.get(head), dtype=dtype, quantization=quantization)
+
+    def _small_base(self, head: str) -> Path:
+        folder = self.folder / ("language-model" if head == "causal-lm" else "encoder")
+        if not folder.exists() and head == "causal-lm":
+            save_language_model(folder, **_SPREAD)
+        elif not folder.exists():
+            save_base(Pair("bert", head), folder, with_head=False, **_SPREAD)
+        return folder
 
     def _adapters_to_fuse(self, head: str) -> tuple[str, ...]:
         """Train, once, two adapters on the same base."""

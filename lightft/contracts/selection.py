@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from lightft.adapters import ADAPTERS
 from lightft.errors import UnknownNameError, suggest
@@ -16,7 +17,7 @@ from lightft.tasks import TASKS
 
 __all__ = ["FAMILIES", "OWN", "chosen_plugins", "describe_choice"]
 
-FAMILIES: Mapping[str, Registry] = {
+FAMILIES: Mapping[str, Registry[Any]] = {
     "adapters": ADAPTERS,
     "tasks": TASKS,
     "metrics": METRICS,

@@ -30,7 +30,8 @@ _CONTRACTS = {"trains", "explains", "reloads", "merges"}
 def cells(request: pytest.FixtureRequest) -> list[Cell]:
     """All cells that this run looks at, in order."""
     functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    return list(dict.fromkeys(item.callspec.params["cell"] for item in functions if "cell" in item.fixturenames))
+    asked = [item.callspec.params["cell"] for item in functions if "cell" in item.fixturenames]
+    return [cell for cell in dict.fromkeys(asked) if isinstance(cell, Cell)]
 
 
 @pytest.fixture(scope="module", autouse=True)

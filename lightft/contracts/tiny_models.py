@@ -196,11 +196,11 @@ def save_language_model(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def examples(task: str) -> tuple[Example, ...]:
-    """Return eight sentences of different lengths with their classes, entities or, for a language model, answers."""
+def examples(task: str, rows: int = 8) -> tuple[Example, ...]:
+    """Return sentences of different lengths with their classes, entities or, for a language model, answers."""
     made = []
-    for number in range(8):
-        tokens = [WORDS[(5 * number + place) % len(WORDS)] for place in range(3 + number)]
+    for number in range(rows):
+        tokens = [WORDS[(5 * number + place) % len(WORDS)] for place in range(3 + number % 8)]
         text, words = join_words(tokens)
         if task == "text-classification":
             made.append(Example(str(number), text, LABELS[task][number % 2]))

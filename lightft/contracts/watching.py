@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lightft import experiment
 from lightft.adapters import AdapterHooks, TrainingPlan
+from lightft.adapters.attach import attach_adapter
 from lightft.adapters.explaining import Explanation
 from lightft.errors import AdapterError
 from lightft.experiment import LoRATrainer
@@ -89,7 +89,7 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         self._patch.setattr(ModelLoader, "load_model", self._load(ModelLoader.load_model))
-        self._patch.setattr(experiment, "attach_adapter", partial(self._attach, experiment.attach_adapter))
+        self._patch.setattr("lightft.experiment.attach_adapter", partial(self._attach, attach_adapter))
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightft import LoRATrainer, ModelLoader
-from lightft.contracts.adapter_cells import Bench, rows_of
+from lightft.contracts.adapter_cells import BATCH, STEPS, Bench, rows_of
 from lightft.contracts.selection import chosen_plugins
 from lightft.contracts.support_matrix import Reasons, plain_reason, write_between
 from lightft.contracts.tiny_models import CONFIGS, LABELS, PAIRS, Pair, examples, save_base
@@ -17,7 +17,7 @@ from lightft.contracts.watching import Seen, train_and_watch
 
 pytestmark = pytest.mark.slow
 WRITE_TO = os.environ.get("LIGHTFT_MATRIX_PAGE")
-ROWS = rows_of(chosen_plugins(["lightft"])["adapters"])
+KINDS = rows_of(chosen_plugins(["lightft"])["adapters"])
 SEEN: dict[Pair, dict[str, Seen]] = {}
 WRONG: dict[Pair, dict[str, str]] = {}
 
@@ -49,8 +49,8 @@ def words(pair: Pair, reasons: Reasons) -> str:
         for row, seen in SEEN[pair].items()
         if seen.refusal is not None and row not in WRONG[pair]
     ]
-    trained = len(ROWS) - len(refused) - len(WRONG[pair])
-    parts = [f"all {len(ROWS)}" if trained == len(ROWS) else f"{trained} of {len(ROWS)}"]
+    trained = len(KINDS) - len(refused) - len(WRONG[pair])
+    parts = [f"all {len(KINDS)}" if trained == len(KINDS) else f"{trained} of {len(KINDS)}"]
     parts += [f"refused: {', '.join(refused)}"] if refused else []
     parts += [f"**fails**: {', '.join(WRONG[pair])}"] if WRONG[pair] else []
     return "; ".join(parts)
@@ -62,13 +62,13 @@ def test_every_kind_trains_all_it_says_or_refuses_before_weights_are_read(pair: 
     loader = ModelLoader(str(base), task=pair.task, labels=LABELS[pair.task], dtype="float32", device="cpu")
     bench = Bench(tmp_path / "to-fuse", loader)
     SEEN[pair], WRONG[pair] = {}, {}
-    rows = examples(pair.task)
-    for row, kind, params in ROWS:
+    rows = examples(pair.task, BATCH)
+    for row, kind, params in KINDS:
         trainer = LoRATrainer(
             loader,
             adapter=bench.spec(kind, params, pair.task),
-            epochs=3,
-            batch_size=len(rows),
+            epochs=STEPS,
+            batch_size=BATCH,
             warmup=0.0,
             progress=False,
         )
