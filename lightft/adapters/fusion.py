@@ -25,7 +25,8 @@ def fusion(site: AdapterSite, *, adapters: Sequence[str] = ()) -> LoraConfig:
     """Learned mixing of trained LoRA adapters, after AdapterFusion (Pfeiffer et al. 2020, arXiv:2005.00247).
 
     Each layer computes W + Σᵢ softmax(w)ᵢ · (alphaᵢ / rᵢ) · Bᵢ·Aᵢ, with the adapters frozen and one ``w`` per layer. The
-    head is new and learns. What is saved is ordinary LoRA, whose rank is the sum of the ranks, with the mix in it.
+    head is new and learns. A layer that this model lacks, as a tagger lacks BERT's pooler, is left
+    out. What is saved is ordinary LoRA, whose rank is the sum of the ranks, with the mix in it.
 
     Args:
         site: where the adapter goes.
@@ -47,8 +48,13 @@ def fusion(site: AdapterSite, *, adapters: Sequence[str] = ()) -> LoraConfig:
     updates = [stored_updates(Path(folder)) for folder in adapters]
     for folder in adapters:
         _refuse_other_base(site, Path(folder))
-    layers = list(dict.fromkeys(layer for update in updates for layer in update))
-    site.targets(layers)
+    held = {layer for update in updates for layer in update}
+    layers = [layer for layer in site.targets("all") if layer in held]
+    if not layers:
+        raise AdapterError(
+            f"None of the {len(held)} layers that the adapters update, such as {min(held)!r}, is a layer of this "
+            f"{type(site.model).__name__}. Fuse adapters of one base."
+        )
     ranks = {layer: sum(len(update[layer][0]) for update in updates if layer in update) for layer in layers}
     return LoraConfig(
         task_type=site.task_type,
