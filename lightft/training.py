@@ -208,6 +208,10 @@ class _Prepared:
         """Let the adapter look at the data and the number of steps; it may still change its parameters."""
         model = self.course.model
         self.course.hooks.before_training(model, TrainingPlan(total_steps, self._inputs))
+        for parameter in model.parameters():
+            # What peft makes anew has the base's precision, in which small steps are lost.
+            if parameter.requires_grad and parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
         if next(model.parameters()).device.type == "cpu":
             use_fast_dropout(model)
 

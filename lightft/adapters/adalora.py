@@ -11,6 +11,7 @@ from lightft.errors import InvalidSettingError, TrainingError
 if TYPE_CHECKING:
     from peft import AdaLoraConfig
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 _NAME = "default"
 # peft wants the schedule when the adapter is built; the number of steps is known only when training begins.
@@ -50,9 +51,16 @@ class RankSchedule(AdapterHooks):
                 weight.grad = weight.new_zeros(weight.shape)
         model.base_model.update_and_allocate(step)
 
-    def after_training(self, model: Any, base: Any) -> Any:
-        """Cut away the ranks that were taken: what is saved is as small as what is left."""
-        del base
+    def after_training(self, model: Any, base: PreTrainedModel) -> Any:
+        """Cut away the ranks that were taken: what is saved is as small as what is left.
+
+        On a base in bfloat16 or float16 they stay, at zero: peft rounds what it cuts to the base's precision.
+        """
+        import torch
+
+        if base.dtype in (torch.bfloat16, torch.float16):
+            model.peft_config[_NAME].rank_pattern = None
+            return model.eval()
         left = {
             name: (weight != 0).view(-1).tolist()
             for name, weight in model.base_model.model.named_parameters()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lightft.adapters.kind import AdapterHooks, AdapterSite, register
+from lightft.adapters.kind import AdapterHooks, AdapterSite, AdapterUse, register
 from lightft.adapters.lora import LoraHooks
 from lightft.errors import AdapterError, InvalidSettingError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Kinds whose targets are norms or embeddings.
 _NOT_ON_LINEAR_LAYERS = ("LN_TUNING", "TRAINABLE_TOKENS")
+_SHAPED_AS_STORED = ("LOHA", "LOKR")
 # What peft or lightft fills in, for a model or a version.
 _NOT_CHOSEN = ("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
 
@@ -53,7 +54,20 @@ def _hooks(params: Mapping[str, Any]) -> AdapterHooks:
         from lightft.adapters.eva import StartsFromActivations
 
         return StartsFromActivations({**config, **(config.get("eva_config") or {})})
-    return LoraHooks(config)
+    return _AsPeftMakesIt(config)
+
+
+class _AsPeftMakesIt(LoraHooks):
+    """Of a config that needs nothing beyond what peft does of its own accord."""
+
+    def refusal(self, use: AdapterUse) -> str | None:
+        """Refuse 4-bit layers to kinds whose update has the shape of the weight as it is stored."""
+        peft_type = self.params["peft_type"]
+        if use.quantization == "nf4" and peft_type in _SHAPED_AS_STORED:
+            return (
+                f"peft's {peft_type} takes the packed shape of 4-bit weights for theirs. Use 'lora' or an 8-bit base."
+            )
+        return None
 
 
 @register("peft", learning_rate=1e-3, text_learning_rate=5e-4, causal_learning_rate=2e-4, hooks=_hooks)
