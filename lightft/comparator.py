@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightft.comparison import Comparison, compare_runs
+from lightft.comparison import Comparison, IntervalKind, compare_runs
 from lightft.errors import InvalidSettingError
 from lightft.records import Example, Run
 
@@ -21,43 +22,72 @@ class ModelComparator:
         level: of the intervals and, as ``1 − level``, of the tests.
         resamples: how many times the test set is resampled.
         seed: of the resampling.
+        intervals: of single runs: ``"bca"`` or ``"percentile"``.
+        correction: of p-values for their number: ``"holm"`` (any false claim is rare) or ``"benjamini-hochberg"`` (few of
+            the claims are false).
     """
 
-    def __init__(self, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        level: float = 0.95,
+        resamples: int = 10_000,
+        seed: int = 0,
+        intervals: IntervalKind = "bca",
+        correction: str = "holm",
+    ) -> None:
         self.level = level
         self.resamples = resamples
         self.seed = seed
+        self.intervals = intervals
+        self.correction = correction
         self.comparison: Comparison | None = None
         """The last comparison made."""
 
     def compare(
         self,
-        runs: Sequence[str | Path | Run],
+        runs: Sequence[str | Path | Run] | Mapping[str, str | Path | Run],
         *,
         baseline: str | None = None,
         metric: str | None = None,
         on: Literal["all", "common"] = "all",
+        selected_on_test: Literal["refuse", "warn"] = "refuse",
+        examples: Sequence[Example] = (),
+        train: Sequence[Example] = (),
     ) -> Comparison:
         """Compare saved runs; torch is not needed and not loaded.
 
+        Runs that differ in the seed alone are one method: its score is their mean, and what is said of it holds for other
+        seeds too.
+
         Args:
-            runs: run folders, or runs that were just made.
-            baseline: name of the run the others are compared with; None compares every pair.
+            runs: run folders, or runs that were just made; a mapping gives them other names.
+            baseline: name of the method or run the others are compared with; None compares every pair.
             metric: the headline; by default the runs' own first metric.
             on: ``"common"`` compares on the examples that all runs have.
+            selected_on_test: ``"warn"`` also compares runs that are scored on the examples that chose their best epoch.
+            examples: the examples of the test split, for metrics that compare strings and for reports with texts.
+            train: the training examples, to tell entities that were seen in training from new ones.
 
         Raises:
-            IncomparableRunsError: the runs were scored on different examples.
+            IncomparableRunsError: the runs were scored on different examples, or on what chose their best epoch.
+            InvalidSettingError: two runs have one name, or an argument is out of range.
+            DataError: a run's folder is damaged.
         """
-        loaded = [run if isinstance(run, Run) else Run.load(run) for run in runs]
+        named = runs.items() if isinstance(runs, Mapping) else ((None, run) for run in runs)
         self.comparison = compare_runs(
-            loaded,
+            [_opened(run, name) for name, run in named],
             baseline=baseline,
             metric=metric,
             on=on,
             level=self.level,
             resamples=self.resamples,
             seed=self.seed,
+            intervals=self.intervals,
+            correction=self.correction,
+            selected_on_test=selected_on_test,
+            examples=examples,
+            train=train,
         )
         return self.comparison
 
@@ -66,6 +96,7 @@ class ModelComparator:
         models: Sequence[Any] | Mapping[str, Any],
         dataset: Sequence[Example],
         *,
+        baseline: str | None = None,
         output_dir: str | Path | None = None,
     ) -> Comparison:
         """Predict ``dataset`` with each model, write each as a run, and compare the runs.
@@ -74,18 +105,19 @@ class ModelComparator:
             models: by name, or in order (then named ``model-1``, ``model-2``, …). Each is what ``lightft.load`` or
                 ``trainer.train`` returned, or a model that a ModelLoader with labels loaded.
             dataset: examples with gold answers.
+            baseline: name of the model the others are compared with; None compares every pair.
             output_dir: where the runs are written, a folder each; by default a temporary folder that is kept.
         """
         named = models if isinstance(models, Mapping) else {f"model-{n}": model for n, model in enumerate(models, 1)}
         folder = Path(output_dir) if output_dir is not None else Path(tempfile.mkdtemp(prefix="lightft-runs-"))
-        return self.compare([self._write_run(name, model, dataset, folder / name) for name, model in named.items()])
+        runs = [self._write_run(name, model, dataset, folder / name) for name, model in named.items()]
+        return self.compare(runs, baseline=baseline)
 
-    def generate_report(self, path: str | Path = "report.html") -> Path:
-        """Write the last comparison; the suffix (.html, .md, .csv, .json) says how. Return the path."""
+    def generate_report(self, path: str | Path = "report.html", *, include_text: bool = False) -> Path:
+        """Write the last comparison; the suffix (.html, .md, .tex, .csv, .parquet, .json) says how. Return the path."""
         if self.comparison is None:
             raise InvalidSettingError("There is nothing to report yet: call compare() or compare_models() first.")
-        self.comparison.save(path)
-        return Path(path)
+        return self.comparison.save(path, include_text=include_text)
 
     @staticmethod
     def _write_run(name: str, given: Any, dataset: Sequence[Example], folder: Path) -> Run:
@@ -120,3 +152,8 @@ class ModelComparator:
         )
         run.save(folder)
         return run
+
+
+def _opened(run: str | Path | Run, name: str | None) -> Run:
+    opened = run if isinstance(run, Run) else Run.load(run)
+    return opened if name is None else replace(opened, name=name)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.adapters import AdapterSpec
 from lightft.adapters.attach import attach_adapter, check_fit
 from lightft.checkpoint import save_adapter
-from lightft.cost import Stopwatch, folder_bytes
+from lightft.cost import Stopwatch, folder_bytes, stored_numbers
 from lightft.data import TaskData
 from lightft.description import (
     describe_data,
@@ -239,12 +239,7 @@ class LoRATrainer:
             base, tokenizer = self._model_in_memory(self.base, self.tokenizer)
             return base, tokenizer, self.head or head_of_model(base, train)
         loader = self._adjusted(self.base)
-        if self.head is not None:
-            head = self.head
-        else:
-            task = data.task if data is not None and loader.labels is None else loader.task
-            labels = loader.labels or (data.labels if data is not None else labels_of(train, task))
-            head = TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
+        head = self.head or head_for(loader, train, data)
         # Refused now rather than after gigabytes have been read.
         check_fit(self.adapter, loader.sketch(head.task_type), head.task_type, quantization=loader.quantization)
         base, tokenizer = head.load_model(loader)
@@ -265,6 +260,13 @@ class LoRATrainer:
                 raise InvalidSettingError("This trainer does not know its labels yet: call train() or fit() first.")
             return head_of_model(self.base, dataset)
         return self.head
+
+
+def head_for(loader: ModelLoader, train: Sequence[Example], data: TaskData | None = None) -> TaskHead:
+    """Return the head of the loader's task, or of the data's where the loader names no labels, with the labels of either."""
+    task = data.task if data is not None and loader.labels is None else loader.task
+    labels = loader.labels or (data.labels if data is not None else labels_of(train, task))
+    return TASKS[task](labels=tuple(labels)) if task != "causal-lm" else TASKS[task]()
 
 
 class QLoRATrainer(LoRATrainer):
@@ -334,9 +336,9 @@ def write_run(
             **cost,
             "trainable_parameters": result.trainable_parameters,
             "total_parameters": result.total_parameters,
+            "saved_parameters": stored_numbers(folder),
             "adapter_bytes": folder_bytes(folder, "*.safetensors"),
-            "predict_seconds": predicting.seconds,
-            "predictions_per_second": len(tested) / predicting.seconds,
+            **prediction_cost(predictor, tested, predicting),
         },
         history=result.history,
         predictions=tuple(predictions),
@@ -354,14 +356,28 @@ def write_run(
 
 
 def training_cost(result: TrainingResult, training: Stopwatch) -> dict[str, Any]:
+    """Return what a training took, by the keys of ``Run.cost``; energy only where the machine tells."""
     return {
         "train_seconds": training.seconds,
         "seconds_to_best": result.seconds_to_best,
+        "seconds_per_step": sum(result.step_seconds) / result.steps,
         "train_rows_per_second": result.rows / training.seconds,
         "train_tokens_per_second": result.tokens / training.seconds,
         "padding_share": 1 - result.tokens / result.padded_tokens,
+        **({"energy_joules": training.joules} if training.joules is not None else {}),
         "peak_memory_bytes": training.peak_bytes,
         "peak_memory_is_of_process": training.peak_is_of_process,
+        **result.memory,
+    }
+
+
+def prediction_cost(predictor: Predictor, examples: Sequence[Example], predicting: Stopwatch) -> dict[str, float]:
+    """Return what the prediction of ``examples`` took, by the keys of ``Run.cost``."""
+    encodings, _ = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
+    return {
+        "predict_seconds": predicting.seconds,
+        "predictions_per_second": len(examples) / predicting.seconds,
+        "predict_tokens_per_second": sum(len(encoding.input_ids) for encoding in encodings) / predicting.seconds,
     }
 
 

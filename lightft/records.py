@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -73,6 +74,9 @@ class Prediction:
         tags: the predicted BIO tag of each word, as the model gave it (token classification).
         log_likelihood: natural log-likelihood of the gold answer, summed over its tokens (causal LM).
         target_tokens: how many tokens that sum runs over (causal LM).
+        pieces: how many sub-tokens the tokenizer made of each word (token classification).
+        text: what was read; only in memory, for metrics that compare strings. It is never written with a run, so that
+            predictions are equal with and without it.
     """
 
     id: str
@@ -83,9 +87,11 @@ class Prediction:
     tags: tuple[str, ...] | None = None
     log_likelihood: float | None = None
     target_tokens: int | None = None
+    pieces: tuple[int, ...] | None = None
+    text: str | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data without the fields that are None and without texts of spans."""
+        """Return plain JSON data without the fields that are None and without any text that was read."""
         row = {
             "id": self.id,
             "gold": _target_to_json(self.gold),
@@ -95,6 +101,7 @@ class Prediction:
             "tags": self.tags,
             "log_likelihood": self.log_likelihood,
             "target_tokens": self.target_tokens,
+            "pieces": self.pieces,
         }
         return {key: value for key, value in row.items() if value is not None}
 
@@ -111,6 +118,7 @@ class Prediction:
             tags=None if tags is None else tuple(tags),
             log_likelihood=row.get("log_likelihood"),
             target_tokens=row.get("target_tokens"),
+            pieces=None if row.get("pieces") is None else tuple(row["pieces"]),
         )
 
 
@@ -186,9 +194,11 @@ class Run:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / "predictions.jsonl", (prediction.to_json() for prediction in self.predictions))
+        written = {"rows": len(self.predictions), "sha256": _sha256(folder / "predictions.jsonl")}
         # run.json comes last: a folder that has one is whole.
         (folder / "run.json").write_text(
-            json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps({**self.to_json(), "predictions": written}, indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
         )
         return folder
 
@@ -217,6 +227,12 @@ class Run:
             described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             described["metrics"] = tuple(described["metrics"])
             described["labels"] = tuple(described["labels"])
+            # A run that another program wrote need not say what its predictions were.
+            written = described.pop("predictions", None)
+            if written is not None and written["sha256"] != _sha256(folder / "predictions.jsonl"):
+                raise ValueError(
+                    f"predictions.jsonl is not what was written: {written['rows']} rows of another content"
+                )
             predictions = tuple(Prediction.from_json(row) for row in read_jsonl(folder / "predictions.jsonl"))
             return cls(**described, predictions=predictions, path=folder)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as cause:
@@ -228,6 +244,10 @@ class Run:
     def ids(self) -> tuple[str, ...]:
         """The ids of the predictions, in order."""
         return tuple(prediction.id for prediction in self.predictions)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -21,6 +21,8 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training split.
         max_steps: end after so many optimiser steps, even inside an epoch; None trains all epochs.
+        max_seconds: end at the first optimiser step after so many seconds of steps, validation not counted, even inside an
+            epoch; None sets no limit. The schedule then runs over the share of the seconds that has passed.
         learning_rate: the peak; None takes the adapter kind's default.
         batch_size: rows per optimiser step and accumulation step; of rows with many labels (words, tokens) the
             average number, so that every step learns from about as many labels.
@@ -44,6 +46,7 @@ class TrainConfig:
 
     epochs: int = 3
     max_steps: int | None = None
+    max_seconds: float | None = None
     learning_rate: float | None = None
     batch_size: int = 16
     accumulation: int = 1
@@ -70,6 +73,10 @@ class TrainConfig:
                 raise InvalidSettingError(
                     f"{name} is {getattr(self, name)}; it must be 1 or more, or None for the default."
                 )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InvalidSettingError(f"max_seconds is {self.max_seconds}; it must be above 0, or None for no limit.")
+        if self.max_seconds is not None and self.max_steps is not None:
+            raise InvalidSettingError("Give max_steps or max_seconds, not both: training ends by the one or by the other.")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
         if not 0 <= self.warmup < 1:
@@ -104,7 +111,12 @@ class TrainingResult:
         padded_tokens: tokens computed, padding included.
         best_epoch: the epoch (from 1) whose weights were kept; the last one when there was no validation split.
         best_score: its validation score; None without a validation split.
-        seconds_to_best: from the first step to the end of the best epoch's validation.
+        seconds_to_best: from the first step to the end of the best epoch's validation; without a validation split of the
+            last epoch.
+        step_seconds: of each optimiser step.
+        planned_steps: optimiser steps if nothing ends training early; 0 where a number of seconds ends it.
+        steps_per_epoch: of the last epoch that was begun, were it not cut off.
+        memory: ``weight_bytes``, ``gradient_bytes``, ``optimizer_bytes`` and ``activation_bytes``, as in ``Run.cost``.
         counts: what did not fit in encoding, by kind.
         trainable_parameters: trained, each counted once.
         total_parameters: of the model with its adapter.
@@ -118,6 +130,10 @@ class TrainingResult:
     best_epoch: int = 0
     best_score: float | None = None
     seconds_to_best: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+    planned_steps: int = 0
+    steps_per_epoch: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     trainable_parameters: int = 0
     total_parameters: int = 0

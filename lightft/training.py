@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from lightft.adapters import AdapterHooks, TrainingPlan
 from lightft.batching import training_steps
 from lightft.best_epoch import BestEpoch, Validation
+from lightft.cost import TrainingMemory
 from lightft.dropout import use_fast_dropout
 from lightft.errors import InvalidSettingError, TrainingError
 from lightft.models.precision import has_native_bfloat16
@@ -74,6 +75,7 @@ def train_together(
     config: TrainConfig,
     *,
     callbacks: Sequence[Callback] = (),
+    rehearse: int | None = None,
 ) -> TrainingResult:
     """Train the parameters that require gradients, in place, and leave the best epoch's in them.
 
@@ -84,6 +86,8 @@ def train_together(
         tokenizer: the models'.
         config: how; ``learning_rate`` must be set.
         callbacks: called with each history row.
+        rehearse: take only this many steps of the first epoch, of sizes spread evenly, after the largest of all: enough to
+            know what the training will cost.
 
     Raises:
         TrainingError: nothing to train, nothing to learn from, or a loss that is not finite.
@@ -98,9 +102,12 @@ def train_together(
     result = TrainingResult()
     prepared = [_Prepared(course, tokenizer, config, result) for course in courses]
     device = next(courses[0].model.parameters()).device
-    total_steps = sum(len(_steps_of_epoch(prepared, epoch, config.seed)) for epoch in range(config.epochs))
-    if config.max_steps is not None:
-        total_steps = min(total_steps, config.max_steps)
+    if config.max_seconds is not None and PartialState().num_processes > 1:
+        raise InvalidSettingError("max_seconds needs one process: several would not end at the same step. Use max_steps.")
+    total_steps = _total_steps(prepared, config)
+    result.planned_steps = total_steps or 0
+    time_left = _TimeLeft(config.max_seconds)
+    memory = TrainingMemory([course.model for course in courses])
     for part in prepared:
         part.begin(total_steps)
     optimizer = torch.optim.AdamW(
@@ -110,7 +117,7 @@ def train_together(
     optimizer = accelerator.prepare(optimizer)
     for part in prepared:
         part.wrap(accelerator)
-    factor = _schedule(config, total_steps)
+    factor = _schedule(config, total_steps, time_left)
     schedule = LambdaLR(optimizer.optimizer, factor)
     judged = [
         Validation(course.name, course.model, course.head, course.validation, course.max_length)
@@ -120,24 +127,30 @@ def train_together(
     best = BestEpoch(judged, config.validation_metric, config.patience)
     torch.manual_seed(config.seed)
     started = time.perf_counter()
-    rows_in_all = min(
-        sum(len(part.encodings) for part in prepared) * config.epochs,
-        total_steps * config.batch_size * config.accumulation,
-    )
+    rows_in_all = sum(len(part.encodings) for part in prepared) * config.epochs
+    if total_steps is not None:
+        rows_in_all = min(rows_in_all, total_steps * config.batch_size * config.accumulation)
     try:
         with ExitStack() as stack:
             for course in courses:
                 stack.enter_context(_checkpointed(course.model, config.gradient_checkpointing))
             bar = stack.enter_context(_progress_bar(config, rows_in_all))
             for epoch in range(config.epochs):
-                steps = _steps_of_epoch(prepared, epoch, config.seed)[: total_steps - result.steps]
+                steps = _steps_of_epoch(prepared, epoch, config.seed)
+                result.steps_per_epoch = len(steps)
+                if total_steps is not None:
+                    steps = steps[: total_steps - result.steps]
+                if rehearse is not None:
+                    steps = _rehearsal(steps, rehearse)
                 for course in courses:
                     course.model.train()
                 running = _RunningLoss()
                 stop = False
                 for number, (part, micro_batches) in enumerate(steps):
                     step = [[part.encodings[row] for row in rows] for rows in micro_batches]
-                    loss, norm = _optimiser_step(step, part, tokenizer, accelerator, optimizer, config)
+                    with time_left.running():
+                        loss, norm = _optimiser_step(step, part, tokenizer, accelerator, optimizer, config, memory)
+                    result.step_seconds.append(time_left.seconds_of_last)
                     schedule.step()
                     running.add(loss)
                     result.steps += 1
@@ -146,7 +159,7 @@ def train_together(
                     _count_rows(result, step)
                     bar.update(sum(map(len, step)))
                     bar.set_postfix_str(f"epoch {epoch + 1}/{config.epochs}, loss {running.mean:.3f}", refresh=False)
-                    if result.steps % _STEPS_PER_HISTORY_ROW == 0 or number == len(steps) - 1:
+                    if result.steps % _STEPS_PER_HISTORY_ROW == 0 or number == len(steps) - 1 or time_left.is_over:
                         row = {
                             "step": result.steps,
                             "epoch": epoch + (number + 1) / len(steps),
@@ -155,9 +168,13 @@ def train_together(
                             "gradient_norm": norm,
                         }
                         stop |= _record(result, row, callbacks)
+                    if time_left.is_over:
+                        break
+                memory.end_counting()
                 stop |= _judge_epoch(result, best, courses, tokenizer, epoch, started, callbacks)
-                if stop or result.steps == total_steps:
+                if stop or time_left.is_over or result.steps == total_steps or rehearse is not None:
                     break
+        result.memory = memory.totals(optimizer.optimizer)
         best.restore()
     finally:
         for course in courses:
@@ -204,7 +221,7 @@ class _Prepared:
             by_length=self._config.by_length,
         )
 
-    def begin(self, total_steps: int) -> None:
+    def begin(self, total_steps: int | None) -> None:
         """Let the adapter look at the data and the number of steps; it may still change its parameters."""
         model = self.course.model
         self.course.hooks.before_training(model, TrainingPlan(total_steps, self._inputs))
@@ -250,6 +267,19 @@ def _steps_of_epoch(prepared: Sequence[_Prepared], epoch: int, seed: int) -> lis
     return [steps[place] for place in order]
 
 
+def _rehearsal(
+    steps: Sequence[tuple[_Prepared, list[list[int]]]], count: int
+) -> list[tuple[_Prepared, list[list[int]]]]:
+    """Return the largest step, which warms up, and then one from each of ``count`` equal parts of the steps by size."""
+    by_size = sorted(steps, key=lambda step: _padded_tokens(*step))
+    largest = max(steps, key=lambda step: max(_padded_tokens(step[0], [rows]) for rows in step[1]))
+    return [largest, *(by_size[(2 * part + 1) * len(steps) // (2 * count)] for part in range(count))]
+
+
+def _padded_tokens(part: _Prepared, micro_batches: Sequence[Sequence[int]]) -> int:
+    return sum(len(rows) * max(len(part.encodings[row].input_ids) for row in rows) for rows in micro_batches)
+
+
 def _repeated(part: _Prepared, epoch: int, count: int) -> list[list[list[int]]]:
     """Return ``count`` steps of a course, going on where the epoch before ended."""
     per_pass = len(part.plan(0))
@@ -268,6 +298,7 @@ def _optimiser_step(
     accelerator: Accelerator,
     optimizer: Any,
     config: TrainConfig,
+    memory: TrainingMemory,
 ) -> tuple[float, float]:
     """Take one step over all micro-batches of ``step`` and return (mean loss per label, gradient norm).
 
@@ -281,13 +312,17 @@ def _optimiser_step(
         batch = {key: value.to(accelerator.device) for key, value in head.collate(micro_batch, tokenizer).items()}
         labels = batch.pop("labels")
         is_last = number == len(mine) - 1
-        with nullcontext() if is_last else accelerator.no_sync(model), accelerator.autocast():
-            logits = model(**batch).logits
-        # Every process averages over the labels of the whole step; DDP then takes the mean of the processes' gradients.
-        loss = head.loss(logits, labels, bare) * (weight * accelerator.num_processes / labels_in_step)
-        total += loss.detach().item()
-        penalty = part.course.hooks.penalty(bare) if is_last else None
-        accelerator.backward(loss if penalty is None else loss + penalty)
+        with memory.forward_pass(bare, batch["input_ids"].numel()) as count_saved:
+            with nullcontext() if is_last else accelerator.no_sync(model), accelerator.autocast():
+                logits = model(**batch).logits
+            # Every process averages over the labels of the whole step; DDP then takes the mean of their gradients.
+            loss = head.loss(logits, labels, bare) * (weight * accelerator.num_processes / labels_in_step)
+            total += loss.detach().item()
+            penalty = part.course.hooks.penalty(bare) if is_last else None
+            loss = loss if penalty is None else loss + penalty
+            count_saved(loss)
+        accelerator.backward(loss)
+    memory.after_backward()
     mean_loss = float(accelerator.reduce(torch.tensor(total, device=accelerator.device), reduction="mean"))
     if not math.isfinite(mean_loss):
         raise TrainingError(
@@ -326,6 +361,7 @@ def _judge_epoch(
     """Score the epoch, keep its weights if they are the best, and return whether to stop."""
     if not best.judges:
         result.best_epoch = epoch + 1
+        result.seconds_to_best = time.perf_counter() - started
         return False
     score, named = best.score(tokenizer)
     stop = _record(result, {"step": result.steps, "epoch": epoch + 1, **named}, callbacks)
@@ -334,6 +370,44 @@ def _judge_epoch(
         result.best_score = best.headline(score)
         result.seconds_to_best = time.perf_counter() - started
     return stop or best.is_out_of_patience
+
+
+def _total_steps(prepared: Sequence[_Prepared], config: TrainConfig) -> int | None:
+    """Return the optimiser steps there will be; None where seconds decide."""
+    if config.max_seconds is not None:
+        return None
+    total = 0
+    for epoch in range(config.epochs):
+        total += len(_steps_of_epoch(prepared, epoch, config.seed))
+        if config.max_steps is not None and total >= config.max_steps:
+            return config.max_steps
+    return total
+
+
+class _TimeLeft:
+    """How much of the seconds for optimiser steps has passed; without a limit it is never over."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._passed = 0.0
+        self.seconds_of_last = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the seconds of the block."""
+        started = time.perf_counter()
+        yield
+        self.seconds_of_last = time.perf_counter() - started
+        self._passed += self.seconds_of_last
+
+    @property
+    def share_passed(self) -> float:
+        """From 0 to 1."""
+        return min(1.0, self._passed / self._seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return self._passed >= self._seconds
 
 
 class _RunningLoss:
@@ -399,18 +473,33 @@ def _parameter_groups(courses: Sequence[Course], learning_rate: float, weight_de
     return [{"params": list(members), "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
-def _schedule(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
+def _schedule(config: TrainConfig, total_steps: int | None, time_left: _TimeLeft) -> Callable[[int], float]:
+    """Return what the learning rate is multiplied by at a step, counted from 0."""
+
+    def by_time(step: int) -> float:
+        del step
+        passed = time_left.share_passed
+        if passed < config.warmup:
+            return passed / config.warmup
+        return _decay(config.schedule, (passed - config.warmup) / (1.0 - config.warmup))
+
+    if total_steps is None:
+        return by_time
     warmup_steps = math.ceil(config.warmup * total_steps)
 
-    def factor(step: int) -> float:
+    def by_steps(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        if config.schedule == "linear":
-            return max(0.0, 1.0 - done)
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))) if config.schedule == "cosine" else 1.0
+        return _decay(config.schedule, (step - warmup_steps) / max(1, total_steps - warmup_steps))
 
-    return factor
+    return by_steps
+
+
+def _decay(schedule: str, done: float) -> float:
+    """Return what is left of the peak learning rate when so large a share of the steps after the warm-up is done."""
+    if schedule == "linear":
+        return max(0.0, 1.0 - done)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))) if schedule == "cosine" else 1.0
 
 
 @contextmanager

@@ -12,6 +12,7 @@ __all__ = [
     "p_value_words",
     "percent_words",
     "printable",
+    "printable_letters",
     "score_words",
     "signed_words",
     "size_words",
@@ -98,11 +99,23 @@ def size_words(size: float | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line, with U+FFFD for what no page can show (control characters, lone surrogates)."""
-    one_line = " ".join(text.split())
-    return "".join(letter if letter == " " or _is_shown(letter) else "\N{REPLACEMENT CHARACTER}" for letter in one_line)
+    """Return ``text`` on one line, with U+FFFD for what no page should show: see ``printable_letters``."""
+    return printable_letters(" ".join(text.split()))
+
+
+def printable_letters(text: str) -> str:
+    """Return ``text`` letter by letter, its white space kept, with U+FFFD for what no page should show.
+
+    That is control characters, lone surrogates, and the bidirectional embeddings, overrides and isolates, with which a
+    name could turn around the text that follows it.
+    """
+    return "".join(letter if _is_shown(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _is_shown(letter: str) -> bool:
     code = ord(letter)
-    return not (code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code & 0xFFFE == 0xFFFE)
+    if letter in "\n\r\t":
+        return True
+    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code & 0xFFFE == 0xFFFE:
+        return False
+    return not (0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069)

@@ -23,6 +23,11 @@ class RankSchedule(AdapterHooks):
 
     def before_training(self, model: Any, plan: TrainingPlan) -> None:
         """Tell peft when to begin and to end taking ranks away."""
+        if plan.steps is None:
+            raise TrainingError(
+                "AdaLoRA takes ranks away on a schedule of steps, and training by max_seconds has no known number of them. "
+                "Use max_steps, or 'lora'."
+            )
         config = model.peft_config[_NAME]
         first, last = (max(1, round(self.params[name] * plan.steps)) for name in ("warmup", "settle"))
         if plan.steps - first - last < 1:

@@ -93,12 +93,12 @@ class TrainingPlan:
     """What is known when training is about to begin.
 
     Attributes:
-        steps: optimiser steps there will be.
+        steps: optimiser steps there will be; None where training ends after so many seconds.
         batches: called with a number of rows; yields model inputs of so many training rows each, on the model's device, in
             an order drawn by the seed. Rows that fill no batch are left out.
     """
 
-    steps: int
+    steps: int | None
     batches: Callable[[int], Iterator[dict[str, Tensor]]]
 
 

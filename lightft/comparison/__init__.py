@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from lightft.comparison.comparing import compare_runs
+from lightft.comparison.measuring import IntervalKind
 from lightft.comparison.records import (
+    ComparedExample,
     Comparison,
     ComparisonRow,
+    Method,
+    MethodDifference,
     MetricInfo,
-    RunDifference,
     Score,
-    SeedGroup,
     TestSet,
     Verdict,
 )
 
 __all__ = [
+    "ComparedExample",
     "Comparison",
     "ComparisonRow",
+    "IntervalKind",
+    "Method",
+    "MethodDifference",
     "MetricInfo",
-    "RunDifference",
     "Score",
-    "SeedGroup",
     "TestSet",
     "Verdict",
     "compare_runs",

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightft.comparison.records import Comparison
-from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words, seed_group_words
-from lightft.wording import p_value_words, percent_words, printable, score_words, signed_words
+from lightft.comparison.tables import Table, difference_table, method_table
+from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words
+from lightft.wording import percent_words, printable, score_words
 
 __all__ = ["plain_text_of"]
 
 
 def plain_text_of(comparison: Comparison) -> str:
-    """Return the finding, a table of runs, one of differences, seeds, warnings and notes."""
-    headline = comparison.metric(comparison.headline)
-    blocks = [comparison.finding, _aligned(_score_table(comparison))]
-    if comparison.differences:
-        blocks.append(_aligned(_difference_table(comparison)))
-    blocks += [seed_group_words(group, headline) for group in comparison.seed_groups]
-    blocks += [f"Warning: {warning}" for warning in comparison.warnings]
-    blocks += [f"Note: {note}" for note in comparison.notes]
-    blocks.append(f"[low, high] are {percent_words(comparison.level)} intervals over the examples of the test set.")
+    """Return the finding, tables of methods, runs and differences, warnings and notes."""
+    methods, differences = method_table(comparison), difference_table(comparison)
+    blocks = [printable(comparison.finding)]
+    if methods:
+        blocks.append(_captioned(methods))
+    blocks.append(_aligned(_run_lines(comparison)))
+    if differences:
+        blocks.append(_captioned(differences))
+    blocks += [printable(f"Warning: {warning}") for warning in comparison.warnings]
+    blocks += [printable(f"Note: {note}") for note in comparison.notes]
+    blocks.append(f"[low, high] are {percent_words(comparison.level)} intervals.")
     return "\n\n".join(blocks)
 
 
-def _score_table(comparison: Comparison) -> list[list[str]]:
-    table = [["run", *(metric.name for metric in comparison.metrics), *COST_HEADINGS.values()]]
+def _run_lines(comparison: Comparison) -> list[list[str]]:
+    lines = [["run", *(printable(metric.name) for metric in comparison.metrics), *COST_HEADINGS.values()]]
     for row in comparison.ranked():
         cells = [printable(row.name)]
         for metric in comparison.metrics:
@@ -33,24 +36,13 @@ def _score_table(comparison: Comparison) -> list[list[str]]:
             if metric.name == comparison.headline:
                 cell += f" {interval_words(row.scores[metric.name].interval, metric.unit)}"
             cells.append(cell)
-        table.append([*cells, *cost_words(row.cost).values()])
-    return table
+        lines.append([*cells, *cost_words(row.cost).values()])
+    return lines
 
 
-def _difference_table(comparison: Comparison) -> list[list[str]]:
-    unit = comparison.metric(comparison.headline).unit
-    table = [["difference", comparison.headline, "interval", "p (adjusted)", "verdict"]]
-    for difference in comparison.differences:
-        table.append(
-            [
-                printable(f"{difference.a} against {difference.b}"),
-                signed_words(difference.difference, unit),
-                interval_words(difference.interval, unit),
-                p_value_words(difference.adjusted_p_value),
-                difference.verdict,
-            ]
-        )
-    return table
+def _captioned(table: Table) -> str:
+    lines = [[printable(cell.on_one_line) for cell in cells] for cells in (table.headings, *table.rows)]
+    return f"{_aligned(lines)}\n{printable(table.caption)}"
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> str:

@@ -8,17 +8,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightft.errors import DataError
-from lightft.metrics import ConfusionMatrix, LabelScore
+from lightft.errors import DataError, InvalidSettingError
+from lightft.metrics import ConfusionMatrix, LabelScore, ReliabilityBin, SpanErrors
+from lightft.records import Target
 from lightft.significance import Interval
 
 __all__ = [
     "Comparison",
+    "ComparedExample",
     "ComparisonRow",
+    "Method",
+    "MethodDifference",
     "MetricInfo",
-    "RunDifference",
     "Score",
-    "SeedGroup",
     "TestSet",
     "Verdict",
     "best_first",
@@ -36,14 +38,12 @@ class MetricInfo:
         unit: ``"fraction"`` or the unit's name.
         higher_is_better: the direction.
         resamples: how many resampled test sets its intervals rest on; 0 where it has none.
-        test: the test behind its p-values; ``""`` where it has none.
     """
 
     name: str
     unit: str
     higher_is_better: bool
     resamples: int
-    test: str
 
     @property
     def directed_name(self) -> str:
@@ -72,6 +72,9 @@ class ComparisonRow:
         labels: scores per class or entity type; empty for generated text.
         confusion: of classes; None otherwise.
         roc: corners of the ROC curve where there are two classes with probabilities; else empty.
+        precision_recall: corners of the precision-recall curve, likewise.
+        reliability: how often answers of each confidence are right, where there are class probabilities; else empty.
+        span_errors: what became of every entity; None where answers are no spans.
         history: the logged steps of the training.
         environment: package versions and device.
     """
@@ -86,21 +89,61 @@ class ComparisonRow:
     roc: tuple[tuple[float, float], ...]
     history: tuple[Mapping[str, Any], ...]
     environment: Mapping[str, Any]
+    precision_recall: tuple[tuple[float, float], ...] = ()
+    reliability: tuple[ReliabilityBin, ...] = ()
+    span_errors: SpanErrors | None = None
 
 
 @dataclass(frozen=True)
-class RunDifference:
-    """Run a against run b in the headline metric.
+class Method:
+    """Runs that differ in nothing but the seed, taken together; a run without such a partner is a method of one seed.
 
     Attributes:
-        a: name of a run.
+        name: what the runs' names begin with; the run's own name where it is alone.
+        runs: names of the runs, in the order given.
+        mean: of the headline score over the runs.
+        interval: of that mean. With several seeds it covers new seeds and new test examples alike; with one, new test
+            examples alone. None where the metric is not resampled.
+        deviation: standard deviation of the scores (n − 1); ``nan`` with one seed.
+        lowest: the worst run's score.
+        highest: the best run's score.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    mean: float
+    interval: Interval | None
+    deviation: float
+    lowest: float
+    highest: float
+
+    @property
+    def seeds(self) -> int:
+        """How many runs there are."""
+        return len(self.runs)
+
+
+@dataclass(frozen=True)
+class MethodDifference:
+    """Method a against method b in the headline metric.
+
+    Attributes:
+        a: name of a method.
         b: name of another.
-        difference: score of a minus score of b.
+        difference: mean score of a minus mean score of b.
         interval: of the difference; None where the metric is not resampled.
         p_value: two-sided; ``nan`` where there is none.
-        adjusted_p_value: after Holm's correction for the number of differences in the comparison.
+        adjusted_p_value: after the correction for the number of differences in the comparison.
+        test: the test behind the p-value; ``""`` where there is none.
         verdict: whether a is better or worse than b. It takes both an adjusted p below 1 − level and an interval
             without 0; otherwise the test set cannot tell.
+        several_seeds: whether both have several seeds, so that the verdict is about the methods. Otherwise it is about
+            these runs.
+        effect_size: the difference in units of what it varies by from one example to the next (Cohen's d_z of the paired
+            difference); ``nan`` where that is unknown.
+        smallest_detectable: the smallest true difference that this test set and these seeds would show in 4 of 5 trials.
+        rows_needed: how many examples would show the observed difference in 4 of 5 trials, seeds as they are; infinite
+            where no number would, ``nan`` where it is unknown.
     """
 
     a: str
@@ -109,10 +152,15 @@ class RunDifference:
     interval: Interval | None
     p_value: float
     adjusted_p_value: float
+    test: str
     verdict: Verdict
+    several_seeds: bool = False
+    effect_size: float = math.nan
+    smallest_detectable: float = math.nan
+    rows_needed: float = math.nan
 
-    def turned(self) -> RunDifference:
-        """Return the same difference seen from the other run."""
+    def turned(self) -> MethodDifference:
+        """Return the same difference seen from the other method."""
         interval = self.interval
         opposite: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "cannot tell": "cannot tell"}
         return replace(
@@ -122,22 +170,27 @@ class RunDifference:
             difference=-self.difference,
             interval=interval and replace(interval, low=-interval.high, high=-interval.low),
             verdict=opposite[self.verdict],
+            effect_size=-self.effect_size,
         )
 
 
 @dataclass(frozen=True)
-class SeedGroup:
-    """Runs that differ in nothing but the seed, with mean, standard deviation (n − 1) and range of the headline score.
+class ComparedExample:
+    """One example as all runs answered it, for the reader; its text is the user's, and shown only on request.
 
-    The name is what the runs' names begin with.
+    Attributes:
+        id: of the example.
+        text: what was read.
+        gold: the gold answer.
+        predicted: each run's answer, by its name.
+        right: how many runs gave the gold answer.
     """
 
-    name: str
-    runs: tuple[str, ...]
-    mean: float
-    deviation: float
-    lowest: float
-    highest: float
+    id: str
+    text: str
+    gold: Target
+    predicted: Mapping[str, Target]
+    right: int
 
 
 @dataclass(frozen=True)
@@ -168,28 +221,35 @@ class Comparison:
         headline: name of the metric that differences are tested in.
         metrics: the headline first.
         rows: one per run, in the order given.
-        differences: each run against the baseline, or all pairs but those that differ in the seed alone.
-        baseline: name of the run the others are held against, if any.
-        seed_groups: runs that differ in the seed alone.
+        methods: the runs by method: those that differ in the seed alone are one.
+        differences: each method against the baseline, or all pairs, the better one first.
+        baseline: name of the method the others are held against, if any.
         test_set: what the runs were scored on.
         level: confidence of the intervals; 1 − level is what adjusted p-values are held against.
         seed: of the resampling.
         warnings: what may make the numbers wrong, such as test examples that occur in the training data.
         notes: what the numbers do not say.
+        correction: of the p-values for their number: ``"holm"`` or ``"benjamini-hochberg"``.
+        intervals: how those of single runs were made: ``"bca"`` or ``"percentile"``.
+        examples: the answers of all runs side by side, those they disagree on first, where the texts were given; they
+            are written only with ``save(path, include_text=True)``.
     """
 
     task: str
     headline: str
     metrics: tuple[MetricInfo, ...]
     rows: tuple[ComparisonRow, ...]
-    differences: tuple[RunDifference, ...]
+    methods: tuple[Method, ...]
+    differences: tuple[MethodDifference, ...]
     baseline: str | None
-    seed_groups: tuple[SeedGroup, ...]
     test_set: TestSet
     level: float
     seed: int
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    correction: str = "holm"
+    intervals: str = "bca"
+    examples: tuple[ComparedExample, ...] = ()
 
     def metric(self, name: str) -> MetricInfo:
         """Return the metric called ``name``."""
@@ -203,8 +263,17 @@ class Comparison:
         """Return the runs, the best headline score first; runs without one last."""
         return best_first(self.rows, self.metric(self.headline))
 
-    def differences_of(self, name: str) -> list[RunDifference]:
-        """Return the differences that a run is part of, turned so that it comes first, the nearest run first."""
+    def method(self, name: str) -> Method:
+        """Return the method called ``name``."""
+        return next(method for method in self.methods if method.name == name)
+
+    def ranked_methods(self) -> list[Method]:
+        """Return the methods, the best mean headline score first; those without one last."""
+        direction = -1 if self.metric(self.headline).higher_is_better else 1
+        return sorted(self.methods, key=lambda method: (math.isnan(method.mean), direction * method.mean))
+
+    def differences_of(self, name: str) -> list[MethodDifference]:
+        """Return the differences that a method is part of, turned so that it comes first, the nearest method first."""
         turned = [
             difference if difference.a == name else difference.turned()
             for difference in self.differences
@@ -213,7 +282,7 @@ class Comparison:
         return sorted(turned, key=lambda difference: abs(difference.difference))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data; what is undefined or infinite is null."""
+        """Return plain JSON data; what is undefined or infinite is null. Examples, if there are any, are part of it."""
         plain = {**asdict(self), "finding": self.finding}
         return {key: _json_value(value) for key, value in plain.items()}
 
@@ -233,15 +302,25 @@ class Comparison:
 
         return plain_text_of(self)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, include_text: bool = False) -> Path:
         """Write the comparison into a file whose suffix says how: a registered report, or ``.json`` for the data.
 
+        Args:
+            path: such as ``"report.html"``.
+            include_text: also write the examples, with their texts; by default no text of the data leaves.
+
         Raises:
-            InvalidSettingError: no report has the name of the suffix.
+            InvalidSettingError: no report has the name of the suffix, or texts are wanted and were not given to
+                ``compare``.
         """
         from lightft.reports import save_report
 
-        return save_report(self, path)
+        if include_text and not self.examples:
+            raise InvalidSettingError(
+                "There are no texts to include: runs hold none. Compare with examples=data.test, or on the command line "
+                "with --texts DATA."
+            )
+        return save_report(self if include_text else replace(self, examples=()), path)
 
 
 def best_first(rows: Sequence[ComparisonRow], metric: MetricInfo) -> list[ComparisonRow]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from lightft.comparison.records import ComparisonRow, MetricInfo, SeedGroup
+from lightft.comparison.memory_remarks import remarks_on_memory
+from lightft.comparison.records import ComparisonRow, Method, MetricInfo
 from lightft.records import Run
 from lightft.wording import MISSING
 
@@ -45,50 +46,42 @@ def _leak(found: Mapping[str, int], examples: int) -> str:
 
 
 def notes_on(
-    given: Sequence[Run],
-    runs: Sequence[Run],
-    rows: Sequence[ComparisonRow],
-    groups: Sequence[SeedGroup],
-    headline: MetricInfo,
-    on: str,
+    runs: Sequence[Run], rows: Sequence[ComparisonRow], methods: Sequence[Method], headline: MetricInfo, on: str
 ) -> tuple[str, ...]:
     """Return what the numbers do not say.
 
     Args:
-        given: the runs under the names that they came with.
-        runs: the same under unique names.
+        runs: with unique names.
         rows: the same as rows of the comparison.
-        groups: those that differ in the seed alone.
+        methods: the same by method.
         headline: the headline metric.
         on: ``"all"`` or ``"common"`` examples.
     """
     return (
-        *_on_seeds(rows, groups),
-        *_on_names(given, runs),
+        *_on_seeds(methods),
         *_on_headlines(runs, headline),
         *_on_the_test_set(runs, on),
         *_on_undefined_scores(rows),
+        *remarks_on_memory(rows),
     )
 
 
-def _on_seeds(rows: Sequence[ComparisonRow], groups: Sequence[SeedGroup]) -> list[str]:
-    notes = []
-    if sum(len(group.runs) for group in groups) < len(rows):
-        notes.append(
+def _on_seeds(methods: Sequence[Method]) -> list[str]:
+    alone = [method.name for method in methods if method.seeds == 1]
+    if len(alone) == len(methods):
+        return [
             "1 seed: these runs, on this test set. Another seed would give other runs, so that nothing is claimed "
             "about the methods behind them."
-        )
-    if groups:
+        ]
+    notes = [
+        "Intervals and tests of methods with several seeds cover other seeds and other examples of the same kind alike."
+    ]
+    if alone:
         notes.append(
-            "Intervals and tests hold each run's seed fixed; the spread over seeds is given apart, and is not part of "
-            "them."
+            f"1 seed: {', '.join(alone)}. Another seed would give another run, so that nothing is claimed about the "
+            f"{'method' if len(alone) == 1 else 'methods'} behind."
         )
     return notes
-
-
-def _on_names(given: Sequence[Run], runs: Sequence[Run]) -> list[str]:
-    renamed = [run.name for run, before in zip(runs, given, strict=True) if run.name != before.name]
-    return [f"Several runs have the same name; they are told apart as {', '.join(renamed)}."] if renamed else []
 
 
 def _on_headlines(runs: Sequence[Run], headline: MetricInfo) -> list[str]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lightft.comparison.records import ComparisonRow, Score
-from lightft.metrics import confusion_matrix, labels_of, per_label_table, roc_curve
+from lightft.metrics import (
+    confusion_matrix,
+    labels_of,
+    per_label_table,
+    precision_recall_curve,
+    reliability_bins,
+    roc_curve,
+)
+from lightft.metrics.span_errors import span_errors
 from lightft.records import Prediction, Run
 
-__all__ = ["row_of"]
+__all__ = ["flat_settings", "row_of"]
+
+# As many as the metric calibration_error has, so that a diagram's error is the metric's.
+_CONFIDENCE_BINS = 15
 
 
-def row_of(run: Run, scores: Mapping[str, Score], labels: Sequence[str]) -> ComparisonRow:
+def row_of(
+    run: Run, scores: Mapping[str, Score], labels: Sequence[str], *, seen: Collection[str] | None = None
+) -> ComparisonRow:
     """Return the row of a run.
 
     Args:
@@ -20,21 +33,31 @@ def row_of(run: Run, scores: Mapping[str, Score], labels: Sequence[str]) -> Comp
         scores: by metric.
         labels: of all runs; a text answer is a class only where there are some, for a table of every answer that a
             language model wrote would be no table.
+        seen: strings of the entities in the training data, case folded; None where they are not known.
     """
     tagged = not isinstance(run.predictions[0].gold, str)
     classified = not tagged and bool(labels)
+    positive = _positive_class(run.predictions, labels) if classified else None
     return ComparisonRow(
         name=run.name,
         scores=scores,
         cost={key: value for key, value in run.cost.items() if value is not None},
-        settings={**_flat("model", run.model), **_flat("adapter", run.adapter), **_flat("training", run.training)},
+        settings=flat_settings(run),
         seed=run.seed,
         labels=tuple(per_label_table(run.predictions, labels)) if tagged or classified else (),
         confusion=confusion_matrix(run.predictions, labels) if classified else None,
-        roc=_roc(run.predictions, labels) if classified else (),
+        roc=roc_curve(run.predictions, positive) if positive is not None else (),
         history=tuple(run.history),
         environment=run.environment,
+        precision_recall=precision_recall_curve(run.predictions, positive) if positive is not None else (),
+        reliability=reliability_bins(run.predictions, _CONFIDENCE_BINS) if classified else (),
+        span_errors=span_errors(run.predictions, labels, seen) if tagged else None,
     )
+
+
+def flat_settings(run: Run) -> dict[str, Any]:
+    """Return model, adapter and training settings by dotted name, such as ``adapter.r``; those that are None are absent."""
+    return {**_flat("model", run.model), **_flat("adapter", run.adapter), **_flat("training", run.training)}
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,11 +72,12 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _roc(predictions: Sequence[Prediction], labels: Sequence[str]) -> tuple[tuple[float, float], ...]:
+def _positive_class(predictions: Sequence[Prediction], labels: Sequence[str]) -> str | None:
+    """Return the second of two classes; None where there are more, or where one has no probability."""
     classes = labels_of(predictions, labels)
     if len(classes) != 2:
-        return ()
+        return None
     positive = classes[1]
     if any(one.probabilities is None or positive not in one.probabilities for one in predictions):
-        return ()
-    return roc_curve(predictions, positive)
+        return None
+    return positive

@@ -10,6 +10,7 @@ from lightft.records import Prediction, Run, Span
 from lightft.spans import spans_to_tags
 
 TYPES = ("LOC", "MISC", "ORG", "PER")
+_TWELVE_WORDS = " ".join(f"{number:05d}" for number in range(12))
 
 
 def tagging_run(
@@ -41,7 +42,15 @@ def tagging_run(
                 predicted.append(Span(words[first][0], words[first][1], types[int(luck.integers(len(types)))]))
         tags, _ = spans_to_tags(predicted, words)
         predictions.append(
-            Prediction(f"test-{number}", gold=tuple(gold), predicted=tuple(predicted), words=words, tags=tags)
+            Prediction(
+                f"test-{number}",
+                gold=tuple(gold),
+                predicted=tuple(predicted),
+                words=words,
+                tags=tags,
+                pieces=(1, 2, 3) * 4,
+                text=_TWELVE_WORDS,
+            )
         )
     metrics = ("span_f1", "span_precision", "span_recall", "token_accuracy")
     return _run(name, "token-classification", metrics, types, predictions, seed, fields)

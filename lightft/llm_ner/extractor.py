@@ -6,14 +6,19 @@ import ast
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from lightft.errors import InvalidSettingError
+from lightft.cost import Stopwatch
+from lightft.data import examples_fingerprint
+from lightft.description import interval_scores
+from lightft.errors import DataError, InvalidSettingError
 from lightft.inference import Predictor, load
-from lightft.records import Message, Span
+from lightft.models import count_parameters
+from lightft.records import Example, Message, Prediction, Run, Span
 from lightft.tasks import CausalLM
 
 __all__ = ["Document", "LLMNERExtractor"]
@@ -87,6 +92,57 @@ class LLMNERExtractor:
             )
             for text, answer in zip(chunk, answers, strict=True):
                 yield read_answer(text, answer, tuple(self.labels))
+
+
+    def evaluate(self, examples: Sequence[Example], *, output_dir: str | Path, name: str | None = None) -> Run:
+        """Extract from examples with gold spans and write a run, which compares with those of taggers.
+
+        Args:
+            examples: with spans as targets.
+            output_dir: where the run is written; it must not exist.
+            name: of the run in reports; by default the last part of ``output_dir``.
+
+        Returns:
+            The run: its metrics are strict F1, precision and recall of spans, and ``data["outcomes"]`` counts what became of
+            the answers.
+
+        Raises:
+            InvalidSettingError: ``output_dir`` exists.
+            DataError: an example has no gold spans, or there are none.
+        """
+        output_dir = Path(output_dir)
+        if output_dir.exists():
+            raise InvalidSettingError(f"{output_dir} exists already. Choose another output_dir, or delete it.")
+        for example in examples:
+            if not isinstance(example.target, tuple):
+                raise DataError(f"Example {example.id!r} has no gold spans. Evaluate on data for token-classification.")
+        with Stopwatch(next(self.predictor.model.parameters()).device) as extracting:
+            documents = list(self.extract(example.text for example in examples))
+        run = Run(
+            name=name or output_dir.name,
+            task="llm-ner",
+            metrics=("span_f1", "span_precision", "span_recall"),
+            labels=tuple(self.labels),
+            model={"name": self.predictor.model.name_or_path},
+            data={
+                "test_fingerprint": examples_fingerprint(examples),
+                "rows": {"test": len(examples)},
+                "outcomes": dict(Counter(document.outcome for document in documents)),
+            },
+            cost={
+                "total_parameters": count_parameters(self.predictor.model)[1],
+                "predict_seconds": extracting.seconds,
+                "predictions_per_second": len(examples) / extracting.seconds,
+            },
+            predictions=tuple(
+                Prediction(example.id, example.target, document.spans, words=example.words)
+                for example, document in zip(examples, documents, strict=True)
+            ),
+            path=output_dir,
+        )
+        run = replace(run, scores=interval_scores(run))
+        run.save(output_dir)
+        return run
 
 
 def read_answer(text: str, answer: str, labels: Sequence[str]) -> Document:

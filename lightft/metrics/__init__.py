@@ -9,13 +9,25 @@ from lightft.metrics import (
     class_f1,
     exact_match,
     likelihood,
+    published_f1,
     roc_auc,
     span_f1,
     token_accuracy,
 )
 from lightft.metrics.metric import METRICS, Metric, RankMetric, register
 from lightft.metrics.scoring import build_metric, score_predictions
-from lightft.metrics.tables import ConfusionMatrix, LabelScore, confusion_matrix, labels_of, per_label_table, roc_curve
+from lightft.metrics.span_errors import SpanErrors, SpanRow, span_errors, span_table
+from lightft.metrics.tables import (
+    ConfusionMatrix,
+    LabelScore,
+    ReliabilityBin,
+    confusion_matrix,
+    labels_of,
+    per_label_table,
+    precision_recall_curve,
+    reliability_bins,
+    roc_curve,
+)
 
 __all__ = [
     "METRICS",
@@ -23,6 +35,9 @@ __all__ = [
     "LabelScore",
     "Metric",
     "RankMetric",
+    "ReliabilityBin",
+    "SpanErrors",
+    "SpanRow",
     "accuracy",
     "answer_f1",
     "build_metric",
@@ -33,10 +48,15 @@ __all__ = [
     "labels_of",
     "likelihood",
     "per_label_table",
+    "precision_recall_curve",
+    "published_f1",
     "register",
+    "reliability_bins",
     "roc_auc",
     "roc_curve",
     "score_predictions",
+    "span_errors",
     "span_f1",
+    "span_table",
     "token_accuracy",
 ]

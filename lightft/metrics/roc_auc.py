@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightft.metrics.metric import METRICS, Array, divide, gold_and_predicted_text
 from lightft.records import Prediction
@@ -38,6 +39,12 @@ class RocAuc:
         areas = areas_under_curve(probabilities, gold[:, None] == np.array(scored)[None, :])
         defined = areas[~np.isnan(areas)]
         return float(defined.mean()) if defined.size else float("nan")
+
+    def positives_and_scores(self, predictions: Sequence[Prediction]) -> tuple[NDArray[np.bool_], Array]:
+        """Return of two labels whether each example is positive, and its probability of being so; shapes ``(n,)``."""
+        positive = self.labels[1]
+        gold = np.array([gold_and_predicted_text(prediction, self.name)[0] == positive for prediction in predictions])
+        return gold, np.array([(prediction.probabilities or {}).get(positive, 0.0) for prediction in predictions])
 
 
 def areas_under_curve(scores: Array, positive: np.ndarray) -> Array:

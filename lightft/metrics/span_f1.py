@@ -36,7 +36,9 @@ class SpanF1(SpanCounts):
     """Micro F1 over entities: 2 tp / (predicted + gold).
 
     Predicted spans were read from tags by strict BIO, so that this equals seqeval's *strict* mode; see
-    ``span_f1_lenient`` for its default mode. Undefined where there was nothing to find and nothing was found.
+    ``span_f1_lenient`` for its default mode. Undefined where there was nothing to find and nothing was found. Compare it
+    with numbers of taggers on words and their gold tags, such as those on CoNLL-2003; where predicted tags are valid BIO,
+    as constrained decoding makes them, conlleval gives the same. Not for numbers over strings or sub-tokens.
     """
 
     name: str = "span_f1"
@@ -75,8 +77,10 @@ class SpanRecall(SpanCounts):
 class SpanF1Lenient(SpanF1):
     """Micro F1 with tags read leniently: an I- that continues nothing starts an entity (seqeval's default mode).
 
-    It gives the prediction ``I-PER I-PER`` full marks for gold ``B-PER I-PER``. Only for holding against numbers
-    published that way. A prediction without tags is scored by its spans.
+    It gives the prediction ``I-PER I-PER`` full marks for gold ``B-PER I-PER``. Compare it with numbers of scripts that
+    call seqeval without a mode, as transformers' token classification examples and *evaluate* do, and with conlleval's,
+    which reads tags the same way. Never for choosing between taggers: it forgives tags that no strict reader accepts. A
+    prediction without tags is scored by its spans.
     """
 
     name: str = "span_f1_lenient"

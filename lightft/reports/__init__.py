@@ -1,8 +1,19 @@
-"""Reports: from a comparison to text. Each file of this folder is one, named by the suffix of the file it makes."""
+"""Reports: from a comparison to text or bytes. Each is a file of this folder, named by the suffix of the file it makes."""
 
 from __future__ import annotations
 
-from lightft.reports import csv_table, html_page, markdown, scores_svg
+from lightft.reports import csv_table, html_page, latex, markdown, parquet_table, scores_svg
 from lightft.reports.report import REPORTS, Report, register, save_report
 
-__all__ = ["REPORTS", "Report", "csv_table", "html_page", "markdown", "register", "save_report", "scores_svg"]
+__all__ = [
+    "REPORTS",
+    "Report",
+    "csv_table",
+    "html_page",
+    "latex",
+    "markdown",
+    "parquet_table",
+    "register",
+    "save_report",
+    "scores_svg",
+]

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from typing import Any
 
 from lightft.comparison import Comparison
+from lightft.reports.columns import run_columns
 from lightft.reports.report import REPORTS
-from lightft.wording import MISSING, printable
-
-_COSTS = (
-    "trainable_parameters",
-    "total_parameters",
-    "train_seconds",
-    "peak_memory_bytes",
-    "adapter_bytes",
-    "predictions_per_second",
-)
+from lightft.wording import MISSING
 
 # A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 @REPORTS.register("csv")
@@ -31,26 +21,17 @@ def csv_table(comparison: Comparison) -> str:
     Numbers are unrounded, sizes in bytes, durations in seconds; what is missing is ``–``. A text cell that a
     spreadsheet would run as a formula gets an apostrophe in front.
     """
-    heading = ["run"]
-    for metric in comparison.metrics:
-        heading += [metric.name, f"{metric.name}_low", f"{metric.name}_high"]
-    lines: list[list[Any]] = [[*map(_text_cell, heading), "seed", *_COSTS]]
-    for row in comparison.ranked():
-        cells: list[Any] = [_text_cell(row.name)]
-        for metric in comparison.metrics:
-            score = row.scores[metric.name]
-            ends = (None, None) if score.interval is None else (score.interval.low, score.interval.high)
-            cells += map(_number_cell, (score.value, *ends))
-        lines.append([*cells, row.seed, *(_number_cell(row.cost.get(cost)) for cost in _COSTS)])
+    columns = run_columns(comparison)
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(lines)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([_cell(name) for name, _ in columns])
+    writer.writerows(zip(*([_cell(value) for value in values] for _, values in columns), strict=True))
     return file.getvalue()
 
 
-def _text_cell(text: str) -> str:
-    shown = printable(text)
-    return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
-
-
-def _number_cell(number: float | None) -> float | str:
-    return MISSING if number is None or not math.isfinite(number) else number
+def _cell(value: str | float | None) -> str | float:
+    if value is None:
+        return MISSING
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+    return value

@@ -6,28 +6,36 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from lightft.comparison import Comparison, ComparisonRow, MetricInfo, RunDifference
-from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words, seed_group_words
-from lightft.reports.method import how_it_was_measured, settings_in_common, settings_that_differ
+from lightft.comparison import Comparison
+from lightft.comparison.tables import (
+    cost_table,
+    difference_table,
+    entity_kind_table,
+    entity_slice_table,
+    entity_type_table,
+    method_table,
+    score_table,
+)
+from lightft.comparison.words import TERMS
+from lightft.reports.answers import shown_examples
+from lightft.reports.method import how_it_was_measured, settings_in_common, settings_that_differ, versions_of
 from lightft.reports.pictures import draw_pictures
 from lightft.reports.report import REPORTS
-from lightft.wording import MISSING, p_value_cell, percent_words, printable, score_words, signed_words
+from lightft.wording import printable, printable_letters
 
 
 @REPORTS.register("html")
 def html_page(comparison: Comparison) -> str:
-    """Return a self-contained page: the finding, tables, pictures, and how it was measured.
+    """Return a self-contained page: the finding, tables, pictures, examples, and how it was measured.
 
     Every text of the comparison is escaped, and the page forbids itself the network and any script but the one that
-    sorts its tables.
+    sorts its tables and filters its examples.
     """
     environment = Environment(
         autoescape=True,
@@ -38,47 +46,33 @@ def html_page(comparison: Comparison) -> str:
         # It sees every value before it is escaped: the one place that no text gets past.
         finalize=_on_page,
     )
+    environment.filters["sortable"] = _sortable
+    environment.filters["running"] = _running_text
     script, style = _file("page.js"), _file("page.css")
-    pictures = [(one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)]
-    headline = comparison.metric(comparison.headline)
     differing, settings = settings_that_differ(comparison)
+    examples, types = shown_examples(comparison)
     return environment.from_string(_file("page.html.jinja")).render(
         title=_title(comparison),
         comparison=comparison,
-        examples=f"{comparison.test_set.examples:,}",
-        level=percent_words(comparison.level),
+        test_examples=f"{comparison.test_set.examples:,}",
         policy=_policy(script),
         script=_trusted(script),
         style=_trusted(style),
-        score_heading=[_metric_heading(comparison, metric) for metric in comparison.metrics],
-        score_rows=_score_rows(comparison),
-        cost_heading=[*COST_HEADINGS.values()],
-        cost_rows=_cost_rows(comparison),
-        differences=[_difference_cells(one, headline) for one in comparison.differences],
-        seeds=[seed_group_words(group, headline) for group in comparison.seed_groups],
-        pictures=pictures,
+        methods=method_table(comparison),
+        differences=difference_table(comparison),
+        terms=TERMS,
+        scores=score_table(comparison),
+        pictures=[(one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)],
+        entities=_entity_tables(comparison),
+        examples=examples,
+        types=types,
+        costs=cost_table(comparison),
         differing=differing,
         settings=settings,
         common=settings_in_common(comparison),
-        method=how_it_was_measured(comparison),
+        measured=how_it_was_measured(comparison),
+        versions=versions_of(comparison),
     )
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A cell of a table: what it shows, a smaller line below it, and the number it is sorted by (None sorts last)."""
-
-    text: str
-    below: str = ""
-    value: float | None = None
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class _Heading:
-    text: str
-    below: str
-    headline: bool
 
 
 def _title(comparison: Comparison) -> str:
@@ -87,59 +81,13 @@ def _title(comparison: Comparison) -> str:
     return f"{task[:1].upper()}{task[1:]}{source}"
 
 
-def _metric_heading(comparison: Comparison, metric: MetricInfo) -> _Heading:
-    remarks = [] if metric.unit in ("fraction", "score", metric.name) else [metric.unit]
-    remarks += [] if metric.higher_is_better else ["lower is better"]
-    return _Heading(metric.name, ", ".join(remarks), metric.name == comparison.headline)
-
-
-def _score_rows(comparison: Comparison) -> list[tuple[str, list[_Cell]]]:
-    best = {metric.name: _best_value(comparison.rows, metric) for metric in comparison.metrics}
-    rows = []
-    for row in comparison.ranked():
-        cells = []
-        for metric in comparison.metrics:
-            score = row.scores[metric.name]
-            interval = interval_words(score.interval, metric.unit)
-            cells.append(
-                _Cell(
-                    score_words(score.value, metric.unit),
-                    below="" if interval == MISSING else interval,
-                    value=_sortable(score.value),
-                    strong=len(comparison.rows) > 1 and score.value == best[metric.name],
-                )
-            )
-        rows.append((row.name, cells))
-    return rows
-
-
-def _best_value(rows: Sequence[ComparisonRow], metric: MetricInfo) -> float | None:
-    values = [row.scores[metric.name].value for row in rows if not math.isnan(row.scores[metric.name].value)]
-    return (max if metric.higher_is_better else min)(values, default=None)
-
-
-def _cost_rows(comparison: Comparison) -> list[tuple[str, list[_Cell]]]:
-    return [
-        (row.name, [_Cell(words, value=_sortable(row.cost.get(key))) for key, words in cost_words(row.cost).items()])
-        for row in comparison.ranked()
+def _entity_tables(comparison: Comparison) -> list[tuple[str, Any]]:
+    tables = [
+        ("All entities", entity_kind_table(comparison)),
+        ("By type", entity_type_table(comparison)),
+        ("By length, place and novelty", entity_slice_table(comparison)),
     ]
-
-
-def _difference_cells(difference: RunDifference, metric: MetricInfo) -> dict[str, Any]:
-    interval = interval_words(difference.interval, metric.unit)
-    return {
-        "a": difference.a,
-        "b": difference.b,
-        "difference": _Cell(
-            signed_words(difference.difference, metric.unit),
-            below="" if interval == MISSING else interval,
-            value=_sortable(difference.difference),
-        ),
-        "p": _Cell(p_value_cell(difference.p_value), value=_sortable(difference.p_value)),
-        "adjusted": _Cell(p_value_cell(difference.adjusted_p_value), value=_sortable(difference.adjusted_p_value)),
-        "verdict": difference.verdict,
-        "mark": "open" if difference.verdict == "cannot tell" else difference.verdict,
-    }
+    return [(title, table) for title, table in tables if table is not None]
 
 
 def _trusted(markup: str) -> Markup:
@@ -154,8 +102,14 @@ def _on_page(value: Any) -> Any:
     return re.sub(r"\bp ([=<]) (?=\d)", "p\u00a0\\1\u00a0", printable(value))
 
 
-def _sortable(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _running_text(text: str) -> Markup:
+    """Return a text of the data, escaped, with its line breaks."""
+    return escape(printable_letters(text))
+
+
+def _sortable(value: float) -> str:
+    """Return a number as the page's script reads it."""
+    return "Infinity" if math.isinf(value) else repr(value)
 
 
 def _policy(script: str) -> str:

@@ -3,84 +3,87 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from lightft.comparison import Comparison, MetricInfo, Score
-from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words, seed_group_words
-from lightft.reports.method import how_it_was_measured
+from lightft.comparison import ComparedExample, Comparison
+from lightft.comparison.tables import (
+    Cell,
+    Heading,
+    Table,
+    cost_table,
+    difference_table,
+    entity_kind_table,
+    entity_type_table,
+    method_table,
+    score_table,
+)
+from lightft.records import Target
+from lightft.reports.method import how_it_was_measured, versions_of
 from lightft.reports.report import REPORTS
-from lightft.wording import p_value_cell, printable, score_words, signed_words
+from lightft.wording import printable
 
 
 @REPORTS.register("md")
 def markdown(comparison: Comparison) -> str:
-    """Return the finding, tables of scores, cost and differences, warnings, notes, and how it was measured."""
-    headline = comparison.metric(comparison.headline)
-    blocks = [f"# {_escaped(comparison.task)}: {len(comparison.rows)} runs compared", _escaped(comparison.finding)]
-    blocks += [f"> **Warning:** {_escaped(warning)}" for warning in comparison.warnings]
-    blocks += ["## Scores", _table(_score_lines(comparison)), "## Cost", _table(_cost_lines(comparison))]
-    if comparison.differences:
-        blocks += [f"## Differences in {_escaped(headline.name)}", _table(_difference_lines(comparison))]
-    if comparison.seed_groups:
-        blocks += ["## Seeds", _bullets(seed_group_words(group, headline) for group in comparison.seed_groups)]
-    blocks += [
-        "## How it was measured",
-        _bullets(f"{term}: {words}" for term, words in how_it_was_measured(comparison)),
-    ]
+    """Return the finding, tables of methods, differences, runs and cost, warnings, notes, and how it was measured."""
+    blocks = [f"# {_escaped(comparison.task)}: {len(comparison.rows)} runs compared", _line(comparison.finding)]
+    blocks += [f"> **Warning:** {_line(warning)}" for warning in comparison.warnings]
+    blocks += _section("Methods", method_table(comparison))
+    blocks += _section(f"Differences in {comparison.headline}", difference_table(comparison))
     if comparison.notes:
-        blocks += ["## Notes", _bullets(comparison.notes)]
+        blocks += ["## What the numbers do not say", _bullets(comparison.notes)]
+    blocks += _section("Runs", score_table(comparison))
+    blocks += _section("What became of the entities", entity_kind_table(comparison))
+    blocks += _section("Entities by type", entity_type_table(comparison))
+    blocks += _section("Cost", cost_table(comparison))
+    if comparison.examples:
+        blocks += ["## Examples", *map(_example, comparison.examples)]
+    facts = [*how_it_was_measured(comparison), *versions_of(comparison)]
+    blocks += ["## How it was measured", _bullets(f"{term}: {words}" for term, words in facts)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _score_lines(comparison: Comparison) -> list[list[str]]:
-    lines = [["run", *(metric.directed_name for metric in comparison.metrics)]]
-    for row in comparison.ranked():
-        lines.append([row.name, *(_score_cell(row.scores[metric.name], metric) for metric in comparison.metrics)])
-    return lines
+def _section(title: str, table: Table | None) -> list[str]:
+    if table is None:
+        return []
+    alignment = ["---:" if heading.numeric else "---" for heading in table.headings]
+    lines = [[_cell(cell) for cell in cells] for cells in (table.headings, *table.rows)]
+    drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], alignment, *lines[1:]))
+    return [f"## {_escaped(title)}", drawn, *([_line(table.caption)] if table.caption else [])]
 
 
-def _score_cell(score: Score, metric: MetricInfo) -> str:
-    return f"{score_words(score.value, metric.unit)} {interval_words(score.interval, metric.unit)}"
+def _cell(cell: Cell | Heading) -> str:
+    text = _escaped(cell.on_one_line)
+    return f"**{text}**" if isinstance(cell, Cell) and cell.strong else text
 
 
-def _cost_lines(comparison: Comparison) -> list[list[str]]:
-    heading = ["run", *COST_HEADINGS.values()]
-    return [heading, *([row.name, *cost_words(row.cost).values()] for row in comparison.ranked())]
+def _example(example: ComparedExample) -> str:
+    lines = [("text", example.text), ("gold", _answer(example.text, example.gold))]
+    lines += [(name, _answer(example.text, answer)) for name, answer in example.predicted.items()]
+    return f"### {_escaped(example.id)}\n\n{_bullets(f'{who}: {words}' for who, words in lines)}"
 
 
-def _difference_lines(comparison: Comparison) -> list[list[str]]:
-    unit = comparison.metric(comparison.headline).unit
-    lines = [["run", "against", "difference", "interval", "p", "p adjusted", "verdict"]]
-    for difference in comparison.differences:
-        lines.append(
-            [
-                difference.a,
-                difference.b,
-                signed_words(difference.difference, unit),
-                interval_words(difference.interval, unit),
-                p_value_cell(difference.p_value),
-                p_value_cell(difference.adjusted_p_value),
-                difference.verdict,
-            ]
-        )
-    return lines
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    alignment = ["---", *["---:"] * (len(lines[0]) - 1)]
-    rows = [[_escaped(cell) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], alignment, *rows[1:]))
+def _answer(text: str, answer: Target) -> str:
+    if isinstance(answer, str):
+        return answer
+    return "; ".join(f"{text[span.start : span.end]} ({span.label})" for span in answer) or "no entity"
 
 
 def _bullets(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {_escaped(sentence)}" for sentence in sentences)
+    return "\n".join(f"- {_line(sentence)}" for sentence in sentences)
+
+
+def _line(text: str) -> str:
+    """Return text that begins a line: no list, heading or rule begins with it either."""
+    return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[-+=])", r"\1\\", _escaped(text))
 
 
 # Underscores between letters or digits mean nothing in Markdown, and metric names read better without backslashes.
 _SPECIAL = re.compile(r"[\\`*|<>\[\]#~&!$]|(?<![^\W_])_|_(?![^\W_])")
+# What forges turn into links and calls on people without any mark-up: addresses, mail addresses, @names.
+_LINKED = re.compile(r"(?i)(?<=https)(?=:)|(?<=http)(?=:)|(?<=ftp)(?=:)|(?<=www)(?=\.)|(?<=@)(?=\w)")
 
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it is, on one line; links and addresses stay dead."""
-    shown = _SPECIAL.sub(lambda match: f"\\{match[0]}", printable(text))
-    return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])", lambda match: f"{match[0]}\u200b", shown)
+    return _SPECIAL.sub(lambda match: f"\\{match[0]}", _LINKED.sub("\u200b", printable(text)))

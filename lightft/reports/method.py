@@ -9,11 +9,20 @@ from typing import Any
 from lightft.comparison import Comparison
 from lightft.wording import MISSING, percent_words
 
-__all__ = ["how_it_was_measured", "settings_in_common", "settings_that_differ"]
+__all__ = ["how_it_was_measured", "settings_in_common", "settings_that_differ", "versions_of"]
+
+_INTERVALS = {
+    "bca": "bias-corrected and accelerated (BCa) bootstrap",
+    "percentile": "percentile bootstrap",
+}
+_CORRECTIONS = {
+    "holm": "Holm's method",
+    "benjamini-hochberg": "the method of Benjamini and Hochberg",
+}
 
 
 def how_it_was_measured(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return (term, words) pairs: the test set, the statistics, the seeds and the versions."""
+    """Return (term, words) pairs: the test set, the statistics and the seeds."""
     test_set = comparison.test_set
     lines = [
         ("Test set", test_set.source or "the runs do not say"),
@@ -22,11 +31,25 @@ def how_it_was_measured(comparison: Comparison) -> list[tuple[str, str]]:
         ("Task", comparison.task),
         ("Intervals", _intervals(comparison)),
     ]
-    headline = comparison.metric(comparison.headline)
-    if comparison.differences and headline.test:
+    if any(difference.test for difference in comparison.differences):
         lines.append(("Tests", _tests(comparison)))
     lines.append(("Seeds", _seeds(comparison)))
-    return lines + _environment(comparison)
+    return lines
+
+
+def versions_of(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return what the runs say of versions and device; where they disagree, every value with its runs."""
+    flat = {row.name: _flat(row.environment) for row in comparison.rows}
+    lines = []
+    for name in dict.fromkeys(name for environment in flat.values() for name in environment):
+        runs_of: dict[str, list[str]] = {}
+        for row in comparison.rows:
+            runs_of.setdefault(flat[row.name].get(name, MISSING), []).append(row.name)
+        if len(runs_of) == 1:
+            lines.append((name, next(iter(runs_of))))
+        else:
+            lines.append((name, "; ".join(f"{value} ({', '.join(runs)})" for value, runs in runs_of.items())))
+    return lines
 
 
 def settings_that_differ(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -67,16 +90,17 @@ def _intervals(comparison: Comparison) -> str:
         for count, names in counts.items()
     ]
     return (
-        f"{percent_words(comparison.level)} percentile bootstrap over examples, paired for differences; "
+        f"{percent_words(comparison.level)} {_INTERVALS[comparison.intervals]} over examples, paired for differences; "
         f"{'; '.join(parts)}; seed {comparison.seed}"
     )
 
 
 def _tests(comparison: Comparison) -> str:
-    metric, count = comparison.metric(comparison.headline), len(comparison.differences)
-    correction = f", adjusted by Holm's method for {count} comparisons" if count > 1 else ""
+    tests = dict.fromkeys(difference.test for difference in comparison.differences if difference.test)
+    count = len(comparison.differences)
+    correction = f", adjusted by {_CORRECTIONS[comparison.correction]} for {count} comparisons" if count > 1 else ""
     return (
-        f"{metric.test}, two-sided, on {metric.name}{correction}; better or worse needs an adjusted p below "
+        f"{', '.join(tests)}, two-sided, on {comparison.headline}{correction}; better or worse needs an adjusted p below "
         f"{1 - comparison.level:.3g} and an interval without 0"
     )
 
@@ -84,21 +108,6 @@ def _tests(comparison: Comparison) -> str:
 def _seeds(comparison: Comparison) -> str:
     seeds = sorted({row.seed for row in comparison.rows})
     return f"training {', '.join(map(str, seeds))}"
-
-
-def _environment(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return what the runs say of versions and device; where they disagree, every value with its runs."""
-    flat = {row.name: _flat(row.environment) for row in comparison.rows}
-    lines = []
-    for name in dict.fromkeys(name for environment in flat.values() for name in environment):
-        runs_of: dict[str, list[str]] = {}
-        for row in comparison.rows:
-            runs_of.setdefault(flat[row.name].get(name, MISSING), []).append(row.name)
-        if len(runs_of) == 1:
-            lines.append((name, next(iter(runs_of))))
-        else:
-            lines.append((name, "; ".join(f"{value} ({', '.join(runs)})" for value, runs in runs_of.items())))
-    return lines
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a report is: a function from a comparison to text, named by the suffix of the file it makes."""
+"""What a report is: a function from a comparison to text or bytes, named by the suffix of the file it makes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from lightft.registry import Registry
 
 __all__ = ["REPORTS", "Report", "register", "save_report"]
 
-Report = Callable[[Comparison], str]
-"""A pure function: equal comparisons give equal text. Names of runs and labels are untrusted and must be escaped."""
+Report = Callable[[Comparison], str | bytes]
+"""A pure function: equal comparisons give equal text, or bytes where the format is not text.
+
+Names of runs and labels are untrusted and must be escaped. What a comparison holds of examples is shown: ``save`` takes
+it out first unless texts were asked for."""
 
 
 def _validated(name: str, report: Report) -> Report:
     if not callable(report):
-        raise InvalidPluginError(f"Report {name!r} is {report!r}. Register a function from a Comparison to text.")
+        raise InvalidPluginError(f"Report {name!r} is {report!r}. Register a function from a Comparison to text or bytes.")
     required = [
         parameter.name
         for parameter in inspect.signature(report).parameters.values()
@@ -49,14 +52,15 @@ def save_report(comparison: Comparison, path: str | Path) -> Path:
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower()
     if kind == "json":
-        text = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
+        written: str | bytes = json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n"
     elif kind in REPORTS:
-        text = REPORTS[kind](comparison)
+        written = REPORTS[kind](comparison)
     else:
         raise InvalidSettingError(
             f"{path.name!r} does not say which report to write. End it in one of: "
             f"{', '.join(f'.{name}' for name in sorted([*REPORTS, 'json']))}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    # Half a surrogate pair can be in a name and not in UTF-8; JSON has an escape for it, which Python writes alike.
+    path.write_bytes(written.encode(errors="backslashreplace") if isinstance(written, str) else written)
     return path

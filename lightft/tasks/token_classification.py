@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from lightft.tasks.head import (
     special_tokens_around,
 )
 from lightft.tasks.losses import LossSettings
-from lightft.tasks.windows import best_windows, windows_of, words_of, words_of_tokens
+from lightft.tasks.windows import TokenizedText, best_windows, tokenize_words, windows_of, words_of
 
 __all__ = ["TokenClassification"]
 
@@ -101,30 +101,9 @@ class TokenClassification(LossSettings):
         cannot be learned, and count as missed), ``words_without_tokens`` that the tokenizer drops.
         """
         counts: Counter[str] = Counter()
-        encodings: list[Encoding] = []
-        if not examples:
-            return encodings, counts
-        tokenized = tokenizer(
-            [example.text for example in examples], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        before, after = special_tokens_around(tokenizer)
-        room = max_length - len(before) - len(after)
-        for row, example in enumerate(examples):
-            words = words_of(example)
-            ids, offsets = tokenized["input_ids"][row], tokenized["offset_mapping"][row]
-            word_of = words_of_tokens(example.text, offsets, words)
-            gold = self._gold_tags(example, words, counts)
-            counts["words_without_tokens"] += len(words) - len(set(word_of) - {-1})
-            windows = windows_of(len(ids), room)
-            counts["extra_windows"] += len(windows) - 1
-            answered_in = best_windows(word_of, windows)
-            for window, (start, end) in enumerate(windows):
-                answered = [word if answered_in.get(word) == window else -1 for word in word_of[start:end]]
-                labels, answers = self._label_tokens(answered, gold, len(before))
-                input_ids = [*before, *ids[start:end], *after]
-                labels += [IGNORED] * (len(input_ids) - len(labels))
-                encodings.append(Encoding(row, input_ids, labels, answers))
-        return encodings, +counts
+        texts = tokenize_words(examples, tokenizer)
+        gold = [self._gold_tags(example, text.words, counts) for example, text in zip(examples, texts, strict=True)]
+        return self._windows(texts, gold, tokenizer, max_length, counts), +counts
 
     def collate(self, encodings: Sequence[Encoding], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
         """Return the padded batch; ``labels`` has shape (rows, longest)."""
@@ -153,11 +132,10 @@ class TokenClassification(LossSettings):
         all sequences of tags.
         """
         del validating
-        unlabelled = [replace(example, target=None) for example in examples]
-        encodings, _ = self.encode(unlabelled, tokenizer, max_length)
-        words = [words_of(example) for example in examples]
+        texts = tokenize_words(examples, tokenizer)
+        encodings = self._windows(texts, [None] * len(texts), tokenizer, max_length, Counter())
         # A word without a token of its own reads as outside, or as part of the entity that goes on after it.
-        log_probabilities = [self._unread(len(its_words)) for its_words in words]
+        log_probabilities = [self._unread(len(text.words)) for text in texts]
         for rows, _, logits in forward_in_batches(
             model, encodings, lambda batch: self.collate(batch, tokenizer), progress=progress
         ):
@@ -167,8 +145,8 @@ class TokenClassification(LossSettings):
                     log_probabilities[encodings[row].example][word] = batch[place, token]
         decoded = self._decode(log_probabilities, chain_scores(model) if self.decoding == "crf" else None)
         return [
-            self._prediction(example, its_words, scored_tags)
-            for example, its_words, scored_tags in zip(examples, words, decoded, strict=True)
+            self._prediction(example, text, scored_tags)
+            for example, text, scored_tags in zip(examples, texts, decoded, strict=True)
         ]
 
     def _refuse_what_a_crf_cannot(self) -> None:
@@ -182,6 +160,33 @@ class TokenClassification(LossSettings):
                 f"label_smoothing is {self.label_smoothing} with decoding='crf', where some tags must have no probability. "
                 "Leave one of the two out."
             )
+
+    def _windows(
+        self,
+        texts: Sequence[TokenizedText],
+        gold: Sequence[Sequence[int] | None],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        counts: Counter[str],
+    ) -> list[Encoding]:
+        """Return the windows of each text, labelled with the tags of its words where there are any."""
+        encodings: list[Encoding] = []
+        if not texts:
+            return encodings
+        before, after = special_tokens_around(tokenizer)
+        room = max_length - len(before) - len(after)
+        for row, (text, its_gold) in enumerate(zip(texts, gold, strict=True)):
+            counts["words_without_tokens"] += text.pieces.count(0)
+            windows = windows_of(len(text.input_ids), room)
+            counts["extra_windows"] += len(windows) - 1
+            answered_in = best_windows(text.word_of, windows)
+            for window, (start, end) in enumerate(windows):
+                answered = [word if answered_in.get(word) == window else -1 for word in text.word_of[start:end]]
+                labels, answers = self._label_tokens(answered, its_gold, len(before))
+                input_ids = [*before, *text.input_ids[start:end], *after]
+                labels += [IGNORED] * (len(input_ids) - len(labels))
+                encodings.append(Encoding(row, input_ids, labels, answers))
+        return encodings
 
     def _gold_tags(self, example: Example, words: Sequence[tuple[int, int]], counts: Counter[str]) -> list[int] | None:
         if example.target is None:
@@ -242,8 +247,9 @@ class TokenClassification(LossSettings):
         ]
 
     def _prediction(
-        self, example: Example, words: Sequence[tuple[int, int]], scored_tags: Sequence[tuple[str, float]]
+        self, example: Example, text: TokenizedText, scored_tags: Sequence[tuple[str, float]]
     ) -> Prediction:
+        words = text.words
         tags = tuple(tag for tag, _ in scored_tags)
         spans = tuple(
             Span(
@@ -255,7 +261,9 @@ class TokenClassification(LossSettings):
             )
             for first, end, label in tags_to_word_spans(tags)
         )
-        return Prediction(example.id, example.target, spans, words=tuple(words), tags=tags)
+        return Prediction(
+            example.id, example.target, spans, words=words, tags=tags, pieces=text.pieces, text=example.text
+        )
 
 
 def _type_of(tag: str) -> str:

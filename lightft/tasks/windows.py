@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
 
 from lightft.errors import InvalidSettingError
 from lightft.records import Example
 from lightft.spans import split_words
 
-__all__ = ["best_windows", "windows_of", "words_of", "words_of_tokens"]
+__all__ = ["TokenizedText", "best_windows", "tokenize_words", "windows_of", "words_of", "words_of_tokens"]
 
 # Windows of a long text share this share of their tokens, so that every word is read with context on both sides.
 _WINDOW_OVERLAP = 0.25
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """The words and tokens of a text, without special tokens.
+
+    Attributes:
+        words: ``(start, end)`` of each word.
+        input_ids: of each token.
+        word_of: the number of the word each token belongs to, −1 for none.
+    """
+
+    words: tuple[tuple[int, int], ...]
+    input_ids: list[int]
+    word_of: list[int]
+
+    @cached_property
+    def pieces(self) -> tuple[int, ...]:
+        """How many tokens each word has; 0 where the tokenizer drops it."""
+        tokens = Counter(self.word_of)
+        return tuple(tokens[word] for word in range(len(self.words)))
+
+
+def tokenize_words(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedText]:
+    """Return the words and tokens of each example."""
+    if not examples:
+        return []
+    tokenized = tokenizer(
+        [example.text for example in examples], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    texts = []
+    for example, ids, offsets in zip(examples, tokenized["input_ids"], tokenized["offset_mapping"], strict=True):
+        words = words_of(example)
+        texts.append(TokenizedText(words, ids, words_of_tokens(example.text, offsets, words)))
+    return texts
 
 
 def words_of(example: Example) -> tuple[tuple[int, int], ...]:

@@ -12,8 +12,16 @@ import pytest
 import seqeval.metrics
 from seqeval.scheme import IOB2
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
-from lightft.metrics import confusion_matrix, per_label_table, roc_curve, score_predictions
+from lightft.metrics import (
+    confusion_matrix,
+    per_label_table,
+    precision_recall_curve,
+    reliability_bins,
+    roc_curve,
+    score_predictions,
+)
 from lightft.records import Prediction, Span
 from lightft.spans import tags_to_word_spans
 
@@ -173,18 +181,52 @@ def test_roc_curve_equals_scikit_learns(seed: int) -> None:
     np.testing.assert_allclose(roc_curve(predictions, "yes"), np.column_stack([alarms, hits]))
 
 
-def test_calibration_error_equals_a_direct_count() -> None:
-    rng = np.random.default_rng(0)
-    confidences = rng.uniform(0.5, 1, size=500)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_precision_recall_curve_equals_scikit_learns(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    positive = rng.random(200) < share
+    scores = (rng.normal(size=200) + positive).round(1)
+    predictions = [
+        Prediction(str(row), gold="yes" if positive[row] else "no", predicted="no", probabilities={"yes": scores[row]})
+        for row in range(200)
+    ]
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(positive, scores)
+    np.testing.assert_allclose(precision_recall_curve(predictions, "yes"), np.column_stack([recall, precision])[::-1])
+
+
+def answers_of_some_confidence(seed: int) -> tuple[list[Prediction], np.ndarray, np.ndarray]:
+    """Return answers, their confidences (some of them on the edges of bins), and which of them are right."""
+    rng = np.random.default_rng(seed)
+    confidences = rng.uniform(0.4, 1, size=500).round(2)
     right = rng.random(500) < confidences - 0.1
     predictions = [
         Prediction(str(row), gold="a" if right[row] else "b", predicted="a", probabilities={"a": confidences[row]})
         for row in range(500)
     ]
+    return predictions, confidences, right
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("bins", [1, 5, 10])
+def test_reliability_equals_scikit_learns_calibration_curve(seed: int, bins: int) -> None:
+    predictions, confidences, right = answers_of_some_confidence(seed)
+    accuracy, confidence = calibration_curve(right, confidences, n_bins=bins)
+    table = [one for one in reliability_bins(predictions, bins) if one.examples]
+    np.testing.assert_allclose([one.accuracy for one in table], accuracy)
+    np.testing.assert_allclose([one.confidence for one in table], confidence)
+    assert sum(one.examples for one in table) == 500
+
+
+def test_calibration_error_equals_a_direct_count() -> None:
+    predictions, confidences, right = answers_of_some_confidence(0)
     edges = np.linspace(0, 1, 16)
     gap = 0.0
     for low, high in pairwise(edges):
         inside = (confidences > low) & (confidences <= high)
         if inside.any():
             gap += inside.mean() * abs(right[inside].mean() - confidences[inside].mean())
+    assert score_predictions(predictions, ["calibration_error"])["calibration_error"] == pytest.approx(gap)
+    table = reliability_bins(predictions, bins=15)
+    gap = sum(one.examples / 500 * abs(one.accuracy - one.confidence) for one in table if one.examples)
     assert score_predictions(predictions, ["calibration_error"])["calibration_error"] == pytest.approx(gap)

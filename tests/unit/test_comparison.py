@@ -14,9 +14,20 @@ import pytest
 from lightft.comparison import Comparison, compare_runs
 from lightft.contracts.made_up_runs import classification_run, generation_run, tagging_run
 from lightft.errors import DataError, IncomparableRunsError, InvalidSettingError, UnknownNameError
-from lightft.metrics import score_predictions
-from lightft.records import Prediction, Run, Span
-from lightft.significance import bootstrap_interval, holm_adjusted, mcnemar_exact
+from lightft.metrics import Metric, build_metric, score_predictions
+from lightft.metrics.metric import count_rows
+from lightft.records import Example, Prediction, Run, Span
+from lightft.significance import (
+    bca_interval,
+    benjamini_hochberg_adjusted,
+    bootstrap_interval,
+    delong_test,
+    holm_adjusted,
+    mcnemar_exact,
+    resampled_scores,
+    seeds_difference,
+    seeds_interval,
+)
 
 
 def quick(*runs: Run, **options: Any) -> Comparison:
@@ -58,13 +69,15 @@ def test_every_score_lies_in_its_interval() -> None:
             assert score.interval.low <= score.value <= score.interval.high or score.value < 0.06
 
 
-def test_interval_is_the_bootstrap_over_examples() -> None:
+@pytest.mark.parametrize(("intervals", "expected"), [("percentile", bootstrap_interval), ("bca", bca_interval)])
+def test_interval_is_the_bootstrap_over_examples(intervals: str, expected: Any) -> None:
     run = classification_run("a", skill=0.3)
     right = np.array([[one.gold == one.predicted, 1] for one in run.predictions], dtype=float)
-    expected = bootstrap_interval(
+    bootstrapped = expected(
         right, lambda totals: totals[..., 0] / totals[..., 1], resamples=500, rng=np.random.default_rng(3)
     )
-    assert quick(run, seed=3).row("a").scores["accuracy"].interval == expected
+    found = quick(run, seed=3, intervals=intervals).row("a").scores["accuracy"].interval
+    assert (found.low, found.high) == pytest.approx((bootstrapped.low, bootstrapped.high))
 
 
 def test_right_and_wrong_answers_get_mcnemars_exact_test() -> None:
@@ -72,7 +85,7 @@ def test_right_and_wrong_answers_get_mcnemars_exact_test() -> None:
     comparison = quick(a, b)
     right_a, right_b = (np.array([one.gold == one.predicted for one in run.predictions]) for run in (a, b))
     assert comparison.differences[0].p_value == pytest.approx(mcnemar_exact(right_a, right_b))
-    assert comparison.metric("accuracy").test == "McNemar's exact test"
+    assert comparison.differences[0].test == "McNemar's exact test"
 
 
 def test_p_values_are_adjusted_for_the_number_of_differences() -> None:
@@ -80,6 +93,14 @@ def test_p_values_are_adjusted_for_the_number_of_differences() -> None:
     assert len(comparison.differences) == 3
     adjusted = holm_adjusted([one.p_value for one in comparison.differences])
     assert tuple(one.adjusted_p_value for one in comparison.differences) == adjusted
+
+
+def test_the_correction_can_be_benjamini_and_hochbergs() -> None:
+    comparison = quick(WEAK, NEARLY_WEAK, STRONG, correction="benjamini-hochberg")
+    adjusted = benjamini_hochberg_adjusted([one.p_value for one in comparison.differences])
+    assert tuple(one.adjusted_p_value for one in comparison.differences) == adjusted
+    with pytest.raises(InvalidSettingError, match="There is no correction 'bonferoni'"):
+        quick(WEAK, STRONG, correction="bonferoni")
 
 
 def test_with_a_baseline_each_other_run_is_held_against_it() -> None:
@@ -102,7 +123,20 @@ def test_a_rank_metric_can_be_the_headline() -> None:
     comparison = compare_runs([a, b], metric="roc_auc", resamples=200)
     assert comparison.headline == "roc_auc"
     assert comparison.differences[0].verdict == "better"
-    assert comparison.metric("roc_auc").test == "approximate randomization"
+    assert comparison.differences[0].test == "DeLong's test"
+    gold = np.array([one.gold == "positive" for one in a.predictions])
+    scores = [np.array([(one.probabilities or {})["positive"] for one in run.predictions]) for run in (b, a)]
+    assert comparison.differences[0].p_value == delong_test(gold, *scores)[2]
+
+
+def test_an_area_over_more_than_two_classes_is_tested_by_swapping_answers() -> None:
+    labels = ("one", "two", "three")
+    a, b = (classification_run(name, skill=skill, examples=90, labels=labels) for name, skill in (("a", 0), ("b", 1)))
+    comparison = compare_runs([a, b], metric="roc_auc", resamples=200)
+    assert (comparison.differences[0].test, comparison.differences[0].verdict) == (
+        "approximate randomization",
+        "better",
+    )
 
 
 def test_rank_metrics_take_fewer_resamples_and_say_so() -> None:
@@ -166,11 +200,58 @@ def test_other_fingerprints_are_refused() -> None:
         quick(WEAK, other)
 
 
-def test_other_tasks_are_refused_unless_the_examples_are_asked_to_decide() -> None:
-    extracted = replace(STRONG, task="llm-ner")
-    with pytest.raises(IncomparableRunsError, match="different tasks: 'token-classification' and 'llm-ner'"):
-        quick(WEAK, extracted)
-    assert quick(WEAK, extracted, on="common").differences[0].verdict == "better"
+def test_runs_of_different_tasks_compare_where_gold_answers_agree_in_the_metrics_that_all_name() -> None:
+    extracted = replace(STRONG, task="llm-ner", labels=(), metrics=("entity_strings_f1", "span_f1"))
+    comparison = quick(WEAK, extracted)
+    assert comparison.headline == "span_f1"
+    assert [metric.name for metric in comparison.metrics] == ["span_f1"]
+    assert comparison.differences[0].verdict == "better"
+    with pytest.raises(InvalidSettingError, match="name no metric in common"):
+        quick(WEAK, replace(extracted, metrics=("entity_strings_f1",)))
+
+
+def test_runs_that_look_for_other_labels_are_refused() -> None:
+    fewer = replace(STRONG, labels=("LOC", "ORG", "PER"))
+    with pytest.raises(
+        IncomparableRunsError, match="look for different labels: 'strong' does not know 'MISC' of 'weak'"
+    ):
+        quick(WEAK, fewer)
+    assert quick(WEAK, fewer, on="common").differences[0].verdict == "better"
+
+
+def test_tags_and_types_are_the_same_labels() -> None:
+    tags = ("O", *(f"{prefix}-{label}" for label in WEAK.labels for prefix in "BI"))
+    assert quick(WEAK, replace(STRONG, labels=tags)).differences == quick(WEAK, STRONG).differences
+
+
+def test_shuffled_predictions_are_refused_with_the_first_id() -> None:
+    fourth = STRONG.predictions[3]
+    swapped = replace(fourth, words=(*(fourth.words or ())[1:], (100, 105)))
+    shuffled = (*STRONG.predictions[:3], swapped, *STRONG.predictions[4:])
+    with pytest.raises(
+        IncomparableRunsError, match=r"as if predictions had been shuffled: 1 of 300 .* \(first: 'test-3'\)"
+    ):
+        quick(WEAK, replace(STRONG, predictions=shuffled))
+
+
+def selected_on_its_test_set() -> Run:
+    history = [{"step": step, "epoch": step / 10, "validation_span_f1": 0.5} for step in (10, 20)]
+    return replace(WEAK, data={**WEAK.data, "tested_on": "validation"}, history=history)
+
+
+def test_scores_on_the_split_that_chose_the_epoch_are_refused() -> None:
+    with pytest.raises(
+        IncomparableRunsError,
+        match=r"'weak' is scored on the split that chose the best of its 2 epochs \(first id: 'test-0'",
+    ):
+        quick(selected_on_its_test_set(), STRONG)
+    warned = quick(selected_on_its_test_set(), STRONG, selected_on_test="warn")
+    assert warned.warnings[0].startswith("weak: Scored on the validation split")
+
+
+def test_with_one_epoch_a_validation_split_chose_nothing() -> None:
+    run = selected_on_its_test_set()
+    assert quick(replace(run, history=run.history[:1]), STRONG).differences[0].verdict == "better"
 
 
 def test_repeated_ids_are_refused() -> None:
@@ -209,18 +290,17 @@ def test_an_unknown_on_is_refused() -> None:
         quick(WEAK, on="some")
 
 
-def test_runs_of_the_same_name_are_told_apart() -> None:
-    comparison = quick(replace(WEAK, name="lora"), replace(STRONG, name="lora"))
-    assert [row.name for row in comparison.rows] == ["lora", "lora (2)"]
-    assert any("same name" in note for note in comparison.notes)
+def test_two_runs_of_one_name_are_refused_with_their_folders() -> None:
+    with pytest.raises(InvalidSettingError, match="Two runs are named 'lora': one in a/lora, one in b/lora"):
+        quick(replace(WEAK, name="lora", path=Path("a/lora")), replace(STRONG, name="lora", path=Path("b/lora")))
 
 
-def test_two_groups_of_seeds_are_held_against_each_other_though_their_names_begin_alike() -> None:
+def test_two_methods_are_held_against_each_other_though_their_names_begin_alike() -> None:
     runs = [seeded("run", 0.6 + r / 100, seed, r) for r in (4, 16) for seed in (0, 1)]
     runs = [replace(run, name=f"run-{number}") for number, run in enumerate(runs)]
     comparison = quick(*runs)
-    assert [group.name for group in comparison.seed_groups] == ["run", "run"]
-    assert len(comparison.differences) == 4
+    assert [method.name for method in comparison.methods] == ["run-0", "run-2"]
+    assert len(comparison.differences) == 1
 
 
 def test_one_seed_claims_nothing_about_the_method() -> None:
@@ -238,18 +318,97 @@ def seeded(name: str, skill: float, seed: int, r: int) -> Run:
     )
 
 
-def test_runs_that_differ_in_the_seed_alone_are_summarised_and_not_tested_against_each_other() -> None:
-    runs = [seeded(f"r{r}-seed{seed}", 0.6 + r / 100, seed, r) for r in (4, 16) for seed in (0, 1, 2)]
-    comparison = quick(*runs)
-    assert [(group.name, len(group.runs)) for group in comparison.seed_groups] == [("r4", 3), ("r16", 3)]
-    values = [comparison.row(f"r4-seed{seed}").scores["span_f1"].value for seed in (0, 1, 2)]
-    group = comparison.seed_groups[0]
-    assert (group.mean, group.deviation) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
-    assert (group.lowest, group.highest) == (min(values), max(values))
-    assert len(comparison.differences) == 9
-    assert all(one.a.split("-")[0] != one.b.split("-")[0] for one in comparison.differences)
+def three_seeds_each(*skills: float) -> list[Run]:
+    return [
+        seeded(f"r{int(100 * skill)}-seed{seed}", skill, seed, int(100 * skill))
+        for skill in skills
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_method() -> None:
+    comparison = quick(*three_seeds_each(0.6, 0.9))
+    assert [(method.name, method.seeds) for method in comparison.methods] == [("r60", 3), ("r90", 3)]
+    values = [comparison.row(f"r60-seed{seed}").scores["span_f1"].value for seed in (0, 1, 2)]
+    method = comparison.methods[0]
+    assert (method.mean, method.deviation) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    assert (method.lowest, method.highest) == (min(values), max(values))
+    [difference] = comparison.differences
+    assert (difference.a, difference.b, difference.verdict, difference.several_seeds) == ("r90", "r60", "better", True)
     assert not any(note.startswith("1 seed") for note in comparison.notes)
-    assert "r4 0." in comparison.finding
+    assert "r90 has the highest span_f1" in comparison.finding
+    assert "3 seeds" in comparison.finding
+
+
+def test_differences_of_methods_are_those_of_the_statistics_over_seeds() -> None:
+    runs = three_seeds_each(0.7, 0.75)
+    comparison = quick(*runs)
+    f1 = build_metric("span_f1")
+    assert isinstance(f1, Metric)
+    drawn = resampled_scores(
+        [count_rows(run.predictions, f1) for run in runs], f1.score, resamples=500, rng=np.random.default_rng(0)
+    )
+    values = np.array([comparison.row(run.name).scores["span_f1"].value for run in runs])
+    expected = seeds_difference(values[3:], drawn[3:], values[:3], drawn[:3], level=0.95)
+    [difference] = comparison.differences
+    assert (difference.a, difference.b) == ("r75", "r70")
+    assert difference.p_value == pytest.approx(expected.p_value)
+    assert difference.interval is not None
+    assert difference.interval.low == pytest.approx(expected.interval.low)
+    mean = seeds_interval(values[3:], drawn[3:], level=0.95)
+    interval = comparison.method("r75").interval
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((mean.interval.low, mean.interval.high))
+
+
+def test_a_method_of_one_seed_beside_one_of_several_claims_nothing_about_itself() -> None:
+    runs = [*three_seeds_each(0.6), seeded("r90-seed0", 0.9, 0, 90)]
+    comparison = quick(*runs)
+    assert comparison.differences[0].several_seeds is False
+    assert any(note.startswith("1 seed: r90-seed0.") for note in comparison.notes)
+
+
+def test_the_same_seed_twice_is_no_evidence_of_how_seeds_vary() -> None:
+    runs = [replace(seeded("r4", 0.6, 0, 4), name=name) for name in ("once", "again")]
+    assert [method.seeds for method in quick(*runs).methods] == [1, 1]
+
+
+def test_a_baseline_may_be_a_run_or_its_method() -> None:
+    runs = three_seeds_each(0.6, 0.9)
+    by_run, by_method = quick(*runs, baseline="r60-seed1"), quick(*runs, baseline="r60")
+    assert by_run.differences == by_method.differences
+    assert by_run.baseline == by_method.baseline == "r60"
+
+
+def test_how_large_a_test_set_would_tell_is_said_where_this_one_cannot() -> None:
+    comparison = quick(WEAK, NEARLY_WEAK)
+    [difference] = comparison.differences
+    assert difference.rows_needed > comparison.test_set.examples
+    assert abs(difference.difference) < difference.smallest_detectable
+    assert "test examples would tell it from" in comparison.finding
+
+
+def examples_of(run: Run) -> list[Example]:
+    return [Example(one.id, "x" * 71, target=one.gold, words=one.words) for one in run.predictions]
+
+
+def test_texts_are_kept_out_unless_they_are_asked_for(tmp_path: Path) -> None:
+    comparison = quick(WEAK, STRONG, examples=examples_of(WEAK))
+    secret = "x" * 71
+    assert comparison.examples
+    for suffix in ("html", "md", "csv", "json"):
+        assert secret not in comparison.save(tmp_path / f"plain.{suffix}").read_text()
+    assert secret in comparison.save(tmp_path / "texts.json", include_text=True).read_text()
+    with pytest.raises(InvalidSettingError, match="There are no texts to include"):
+        quick(WEAK, STRONG).save(tmp_path / "none.html", include_text=True)
+
+
+def test_examples_of_other_data_are_refused() -> None:
+    examples = examples_of(WEAK)
+    with pytest.raises(DataError, match="The examples given lack 'test-0'"):
+        quick(WEAK, STRONG, examples=examples[1:])
+    with pytest.raises(DataError, match="The gold answer of 'test-0' differs"):
+        quick(WEAK, STRONG, examples=[replace(examples[0], target=(Span(0, 1, "PER"),)), *examples[1:]])
 
 
 def test_test_examples_in_the_training_data_are_a_warning() -> None:
@@ -321,7 +480,7 @@ def test_json_form_is_strict_json(tmp_path: Path) -> None:
 def test_the_suffix_says_which_report_is_written(tmp_path: Path) -> None:
     comparison = quick(WEAK, STRONG)
     assert comparison.save(tmp_path / "a.md").read_text().startswith("# ")
-    assert comparison.save(tmp_path / "a.csv").read_text().startswith("run,span_f1")
+    assert comparison.save(tmp_path / "a.csv").read_text().startswith("run,method,span_f1")
     assert comparison.save(tmp_path / "a.HTML").read_text().startswith("<!DOCTYPE html>")
     with pytest.raises(InvalidSettingError, match=r"'a.pdf' does not say which report to write.*\.csv, \.html"):
         comparison.save(tmp_path / "a.pdf")

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import lightft
 from lightft import LLMNERExtractor, Message, Span
-from lightft.errors import InvalidSettingError
+from lightft.comparison import compare_runs
+from lightft.errors import DataError, InvalidSettingError
 from lightft.llm_ner import Document
 from lightft.llm_ner.extractor import read_answer
+from lightft.records import Example, Prediction, Run
 from lightft.tasks import CausalLM
 
 TEXT = "Angela met Bert in Paris and Bert left Paris in 1999"
@@ -192,3 +194,43 @@ def test_a_classifier_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     wordpiece_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(InvalidSettingError, match="needs a causal language model; this one is for text-classification"):
         LLMNERExtractor(tmp_path, ["PER"])
+
+
+# --- evaluating
+
+
+GOLD = [
+    Example("0", "anna met bert", (Span(0, 4, "PER"), Span(9, 13, "PER")), words=((0, 4), (5, 8), (9, 13))),
+    Example("1", "paris", (Span(0, 5, "LOC"),), words=((0, 5),)),
+]
+
+
+def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
+    extractor: LLMNERExtractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = ['{"PER": ["anna", "carla"]}', "nothing"]
+    monkeypatch.setattr(CausalLM, "generate", lambda *asked, **keywords: answers)
+    run = extractor.evaluate(GOLD, output_dir=tmp_path / "llm")
+    assert [prediction.predicted for prediction in run.predictions] == [(Span(0, 4, "PER"),), ()]
+    assert run.data["outcomes"] == {"ungrounded": 1, "unreadable": 1}
+    assert run.scores["span_f1"]["value"] == pytest.approx(2 * 1 / (1 + 3))
+    assert Run.load(tmp_path / "llm").predictions == run.predictions
+    tagger = Run(
+        "tagger",
+        "token-classification",
+        ("span_f1", "token_accuracy"),
+        labels=("O", "B-LOC", "I-LOC", "B-PER", "I-PER"),
+        data={"test_fingerprint": run.data["test_fingerprint"]},
+        predictions=tuple(Prediction(row.id, row.target, row.target or (), words=row.words) for row in GOLD),
+    )
+    comparison = compare_runs([tagger, run], resamples=100)
+    assert [(one.a, one.b) for one in comparison.differences] == [("tagger", "llm")]
+
+
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
+    extractor: LLMNERExtractor, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="Example '7' has no gold spans"):
+        extractor.evaluate([Example("7", "anna", "PER")], output_dir=tmp_path / "llm")
+    with pytest.raises(InvalidSettingError, match="exists already"):
+        extractor.evaluate(GOLD, output_dir=tmp_path)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightft.comparison import Comparison, MetricInfo, RunDifference
-from lightft.reports.pictures.picture import MOST_LINES, Picture, not_drawn
-from lightft.reports.pictures.style import COLOURS, HALO, MUTED, PAGE, new_canvas, plain_axes, short
-from lightft.reports.pictures.svg import drawn
-from lightft.wording import percent_words, signed_words
+from lightft.comparison import Comparison, MethodDifference, MetricInfo
+from lightft.comparison.words import interval_words
+from lightft.reports.pictures.listing import Line, draw_interval, list_canvas, list_lines
+from lightft.reports.pictures.picture import MOST_LINES, Picture, is_drawable, lines_word, not_drawn
+from lightft.reports.pictures.style import COLOURS, MUTED, PAGE, short_names
+from lightft.reports.pictures.svg import drawn, tip
+from lightft.wording import MISSING, p_value_words, percent_words, signed_words
 
 __all__ = ["difference_picture"]
 
@@ -21,58 +21,71 @@ _COLOUR_OF = {"better": COLOURS[0], "worse": COLOURS[1], "cannot tell": MUTED}
 
 
 def difference_picture(comparison: Comparison) -> Picture | None:
-    """Return each run against the baseline, or the best run against each other; None without intervals."""
-    if comparison.baseline:
-        differences: Sequence[RunDifference] = comparison.differences
-        against = f"Each run minus the baseline {comparison.baseline}"
+    """Return each method against the baseline, or the best against each other; None without intervals."""
+    word = lines_word(comparison)
+    if comparison.baseline is not None:
+        differences: Sequence[MethodDifference] = comparison.differences
+        against = f"Each of the other {word} minus the baseline {comparison.baseline}"
     else:
-        best = comparison.ranked()[0].name
+        best = comparison.ranked_methods()[0].name
         differences = comparison.differences_of(best)
-        against = f"{best}, the best run, minus each other run"
-    drawable = [one for one in differences if one.interval is not None and math.isfinite(one.interval.low)]
-    if not drawable:
+        against = f"{best}, the best of the {word}, minus each other"
+    shown = [one for one in differences if is_drawable(one.interval)][:MOST_LINES]
+    if not shown:
         return None
     metric = comparison.metric(comparison.headline)
-    shown = drawable[:MOST_LINES]
     caption = (
-        f"{against}, in {metric.name}, with paired {percent_words(comparison.level)} intervals. Filled: better or "
-        "worse; hollow: the test set cannot tell."
+        f"{against}, in {metric.directed_name}, with paired {percent_words(comparison.level)} intervals. Filled: better or "
+        f"worse; hollow: the test set cannot tell. {_shapes(shown)}"
+        + not_drawn(len(differences) - len(shown), "differences")
     )
-    svg = drawn("difference", caption, lambda: _draw(shown, metric))
-    return Picture("Differences", caption + not_drawn(len(drawable) - len(shown), "differences"), (svg,))
+    return Picture("Differences", caption, (drawn("difference", caption, lambda: _draw(shown, metric)),))
 
 
-def _draw(differences: Sequence[RunDifference], metric: MetricInfo) -> Figure:
-    canvas = new_canvas(0.75 + 0.5 * len(differences))
+def _shapes(differences: Sequence[MethodDifference]) -> str:
+    square = "several seeds of both, so that the verdict is about the methods"
+    dot = "single runs, so that the verdict is about these runs and not about how they were made"
+    kinds = {one.several_seeds for one in differences}
+    if len(kinds) > 1:
+        return f"Square: {square}. Dot: {dot}."
+    return f"All are of {square if True in kinds else dot}."
+
+
+def _draw(differences: Sequence[MethodDifference], metric: MetricInfo) -> Figure:
+    canvas = list_canvas(len(differences))
     axes = canvas.subplots()
-    axes.axvline(0, color=MUTED, linewidth=1)
-    for place, difference in enumerate(differences):
-        _draw_one(axes, difference, metric, len(differences) - place)
-    axes.set_yticks([])
-    axes.set_ylim(0.5, len(differences) + 0.75)
-    axes.set_xlabel(f"difference in {metric.name}")
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    plain_axes(axes, "x")
+    axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
+    names = short_names([*dict.fromkeys(name for one in differences for name in (one.a, one.b))], 19)
+    lines = [Line(f"{names[one.a]} − {names[one.b]}", signed_words(one.difference, metric.unit)) for one in differences]
+    for one, height in zip(differences, list_lines(axes, lines), strict=True):
+        _draw_one(axes, one, metric, height)
+    axes.set_xlabel(f"difference in {metric.directed_name}")
     return canvas
 
 
-def _draw_one(axes: Axes, one: RunDifference, metric: MetricInfo, height: int) -> None:
-    colour, undecided = _COLOUR_OF[one.verdict], one.verdict == "cannot tell"
-    if one.interval is not None:
-        axes.plot([one.interval.low, one.interval.high], [height] * 2, color=colour, linewidth=2, zorder=1)
-    if undecided:
-        # A hollow dot hides the line behind it.
-        axes.plot(one.difference, height, "o", markersize=7, color=PAGE, zorder=2)
+def _draw_one(axes: Axes, one: MethodDifference, metric: MetricInfo, height: int) -> None:
+    colour, words = _COLOUR_OF[one.verdict], _words(one, metric)
+    draw_interval(axes, height, one.interval, colour, words)
     axes.plot(
         one.difference,
         height,
-        "o",
+        linestyle="none",
+        marker="s" if one.several_seeds else "o",
         markersize=7,
-        markerfacecolor="none" if undecided else colour,
+        # A hollow mark hides the line behind it.
+        markerfacecolor=PAGE if one.verdict == "cannot tell" else colour,
         markeredgecolor=colour,
         markeredgewidth=1.6,
-        zorder=3,
+        **tip(words),
     )
-    beside_the_axes = axes.get_yaxis_transform()
-    axes.text(0, height + 0.3, f"{short(one.a, 26)} − {short(one.b, 26)}", transform=beside_the_axes, bbox=HALO)
-    axes.annotate(signed_words(one.difference, metric.unit), (1.01, height), xycoords=beside_the_axes, va="center")
+
+
+def _words(one: MethodDifference, metric: MetricInfo) -> str:
+    p = p_value_words(one.adjusted_p_value)
+    parts = [
+        f"{one.a} minus {one.b}: {signed_words(one.difference, metric.unit)} {interval_words(one.interval, metric.unit)}",
+        *([] if p == MISSING else [f"adjusted {p}"]),
+        one.verdict,
+        "about the methods" if one.several_seeds else "about these runs",
+    ]
+    return ", ".join(parts)

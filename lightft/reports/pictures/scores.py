@@ -1,75 +1,110 @@
-"""Pictures of scores: a dot for each run and a line for its interval."""
+"""Pictures of scores: a line for each method's interval and a dot for each of its runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightft.comparison import Comparison, ComparisonRow, MetricInfo
-from lightft.reports.pictures.picture import MOST_LINES, Picture, not_drawn, with_score
-from lightft.reports.pictures.style import MUTED, new_canvas, plain_axes, short, styles_of
-from lightft.reports.pictures.svg import drawn
-from lightft.wording import MISSING, percent_words, score_words
+from lightft.comparison import Comparison, Method, MetricInfo
+from lightft.reports.pictures.listing import NAME_WIDTH, Line, draw_interval, height_of, list_canvas, list_lines
+from lightft.reports.pictures.picture import MOST_LINES, Picture, lines_word, mean_of, not_drawn, runs_of, score_tip
+from lightft.reports.pictures.style import new_canvas, short_names, styles_of
+from lightft.reports.pictures.svg import drawn, tip
+from lightft.significance import Interval
+from lightft.wording import percent_words, score_words
 
-__all__ = ["draw_all_scores", "score_picture"]
+__all__ = ["draw_all_scores", "draw_method", "score_picture"]
 
 
 def score_picture(comparison: Comparison) -> Picture | None:
-    """Return the headline score of each run; None where no run has one."""
+    """Return the headline score of each method and its runs; None where no run has one."""
     metric = comparison.metric(comparison.headline)
-    rows = with_score(comparison.ranked(), metric)
-    if not rows:
+    if not any(math.isfinite(row.scores[metric.name].value) for row in comparison.rows):
         return None
-    shown = rows[:MOST_LINES]
-    caption = (
-        f"{metric.directed_name}, with {percent_words(comparison.level)} intervals over the examples of the test set."
-    )
-    svg = drawn("score", f"{metric.name} of each run", lambda: _draw_headline(comparison, shown, metric))
-    return Picture("Scores", caption + not_drawn(len(rows) - len(shown), "runs"), (svg,))
+    methods = comparison.ranked_methods()
+    shown = methods[:MOST_LINES]
+    svg = drawn("score", f"{metric.name} of each method", lambda: _draw_headline(comparison, shown, metric))
+    caption = f"{metric.directed_name}, the best first. {_what_is_drawn(comparison)}"
+    return Picture("Scores", caption + not_drawn(len(methods) - len(shown), lines_word(comparison)), (svg,))
+
+
+def _what_is_drawn(comparison: Comparison) -> str:
+    level = percent_words(comparison.level)
+    single = f"{level} interval over the examples of the test set"
+    several = f"{level} interval over new seeds and new examples"
+    seeds = {method.seeds > 1 for method in comparison.methods}
+    if seeds == {False}:
+        return f"A dot is a run, the line its {single}."
+    words = f"A dot is a run of one seed, the upright mark the mean of a method, the line its {several}"
+    return f"{words}." if seeds == {True} else f"{words}; of a single run, its {single}."
 
 
 def draw_all_scores(comparison: Comparison) -> Figure:
-    """Return a canvas with every run's score in every metric, the metrics below each other."""
-    rows = comparison.ranked()
-    canvas = new_canvas((0.9 + 0.3 * len(rows)) * len(comparison.metrics))
+    """Return a canvas with every method's score in every metric, the metrics below each other."""
+    methods = comparison.ranked_methods()
+    canvas = new_canvas((height_of(len(methods)) + 0.15) * len(comparison.metrics))
     panels = canvas.subplots(len(comparison.metrics), 1, squeeze=False)[:, 0]
     for axes, metric in zip(panels, comparison.metrics, strict=True):
-        _dots_and_whiskers(axes, comparison, rows, metric)
+        _draw_methods(axes, comparison, methods, metric)
     return canvas
 
 
-def _draw_headline(comparison: Comparison, rows: Sequence[ComparisonRow], metric: MetricInfo) -> Figure:
-    canvas = new_canvas(0.75 + 0.34 * len(rows))
-    _dots_and_whiskers(canvas.subplots(), comparison, rows, metric)
+def _draw_headline(comparison: Comparison, methods: Sequence[Method], metric: MetricInfo) -> Figure:
+    canvas = list_canvas(len(methods))
+    _draw_methods(canvas.subplots(), comparison, methods, metric)
     return canvas
 
 
-def _dots_and_whiskers(axes: Axes, comparison: Comparison, rows: Sequence[ComparisonRow], metric: MetricInfo) -> None:
-    styles = styles_of(comparison)
-    values = [row.scores[metric.name].value for row in with_score(rows, metric)]
-    best = (max if metric.higher_is_better else min)(values, default=math.nan)
-    beside_the_axes = axes.get_yaxis_transform()
-    for place, row in enumerate(rows):
-        score, style, height = row.scores[metric.name], styles[row.name], len(rows) - place
-        if not math.isfinite(score.value):
-            axes.text(0.01, height, MISSING, color=MUTED, va="center", transform=beside_the_axes)
-            continue
-        if score.interval is not None and math.isfinite(score.interval.low) and math.isfinite(score.interval.high):
-            axes.plot([score.interval.low, score.interval.high], [height] * 2, color=style.colour, linewidth=2)
-        axes.plot(score.value, height, **style.marker)
-        axes.annotate(
-            score_words(score.value, metric.unit),
-            (1.01, height),
-            xycoords=beside_the_axes,
-            va="center",
-            fontweight="bold" if score.value == best else "normal",
+def _draw_methods(axes: Axes, comparison: Comparison, methods: Sequence[Method], metric: MetricInfo) -> None:
+    scores = {method.name: _score(comparison, method, metric) for method in methods}
+    means = [mean for mean, _ in scores.values() if not math.isnan(mean)]
+    best = (max if metric.higher_is_better else min)(means, default=math.nan)
+    names = short_names([*scores], NAME_WIDTH)
+    lines = [
+        Line(
+            names[name],
+            score_words(mean, metric.unit),
+            strong=len(means) > 1 and mean == best,
+            muted=math.isnan(mean),
         )
-    axes.set_yticks(range(len(rows), 0, -1), [short(row.name) for row in rows])
-    axes.set_ylim(0.4, len(rows) + 0.6)
+        for name, (mean, _) in scores.items()
+    ]
+    for method, height in zip(methods, list_lines(axes, lines), strict=True):
+        draw_method(axes, height, comparison, method, metric)
     axes.set_xlabel(metric.directed_name)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    plain_axes(axes, "x")
+
+
+def draw_method(axes: Axes, height: float, comparison: Comparison, method: Method, metric: MetricInfo) -> None:
+    """Draw a method on a line: its interval, its mean where it has several seeds, and a dot for each run with a score."""
+    style = styles_of(comparison)[method.name]
+    mean, interval = _score(comparison, method, metric)
+    words = score_tip(method.name, mean, interval, metric)
+    draw_interval(axes, height, interval, style.colour, words)
+    if method.seeds > 1 and math.isfinite(mean):
+        words = f"{words}, mean of {method.seeds} seeds"
+        axes.plot(
+            mean,
+            height,
+            marker="|",
+            markersize=15,
+            markeredgewidth=2.4,
+            color=style.colour,
+            linestyle="none",
+            **tip(words),
+        )
+    for row in runs_of(comparison, method):
+        score = row.scores[metric.name]
+        if math.isfinite(score.value):
+            look = style.marker if method.seeds == 1 else style.dot
+            axes.plot(score.value, height, **look, **tip(score_tip(row.name, score.value, score.interval, metric)))
+
+
+def _score(comparison: Comparison, method: Method, metric: MetricInfo) -> tuple[float, Interval | None]:
+    """Return a method's score; the interval of several seeds is known of the headline metric alone."""
+    if metric.name == comparison.headline:
+        return method.mean, method.interval
+    scores = [row.scores[metric.name] for row in runs_of(comparison, method)]
+    return mean_of([score.value for score in scores]), scores[0].interval if len(scores) == 1 else None

@@ -1,31 +1,39 @@
-"""How pictures look: colours, shapes and dashes of the runs, axes, legend, and the size of the drawing."""
+"""How pictures look: colours, shapes and dashes of the methods, axes, legend, and the size of the drawing."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lightft.comparison import Comparison, ComparisonRow
+from lightft.comparison import Comparison, Method
 from lightft.wording import printable
 
 __all__ = [
     "COLOURS",
     "HALO",
+    "INK",
     "MUTED",
     "PAGE",
     "PAGE_COLOURS",
     "RULE",
     "SETTINGS",
+    "WIDTH",
     "Style",
     "add_legend",
-    "coloured_runs",
+    "chosen_methods",
+    "name_methods",
     "new_canvas",
-    "one_run_per_kind",
     "plain_axes",
     "short",
+    "short_names",
     "styles_of",
 ]
 
@@ -52,31 +60,35 @@ SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "axes.unicode_minus": True,
-    "font.size": 10,
+    "font.size": 10.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "text.color": INK,
     "axes.labelcolor": MUTED,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
     "axes.edgecolor": RULE,
     "xtick.color": RULE,
     "ytick.color": RULE,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9.5,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 10,
     "grid.color": RULE,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 10,
 }
+
+
+WIDTH = 4.4
+"""Of a picture in inches: narrow, so that its text is still large enough on a phone that shows it 300 pixels wide."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a run is drawn. ``label`` is its entry in the legend: None where a better run like it has the entry."""
+    """How a method is drawn. ``label`` is its entry in a legend; None beyond the palette."""
 
     colour: str
     shape: str
@@ -85,51 +97,96 @@ class Style:
 
     @property
     def marker(self) -> dict[str, Any]:
-        """The dot of the run, as keywords of ``Axes.plot``."""
-        return {"color": self.colour, "marker": self.shape, "markersize": 7, "markeredgewidth": 0}
+        """The mark of the method, as keywords of ``Axes.plot``."""
+        size = 7 if self.label is not None else 5
+        return {
+            "color": self.colour,
+            "marker": self.shape,
+            "markersize": size,
+            "markeredgewidth": 0,
+            "linestyle": "none",
+        }
+
+    @property
+    def dot(self) -> dict[str, Any]:
+        """The small dot of one run among several seeds, as keywords of ``Axes.plot``."""
+        # The rim tells dots on a line of their own colour apart.
+        return {
+            "color": self.colour,
+            "marker": "o",
+            "markersize": 5.5,
+            "markeredgecolor": PAGE,
+            "markeredgewidth": 0.9,
+            "linestyle": "none",
+        }
+
+
+def chosen_methods(comparison: Comparison, most: int = len(COLOURS)) -> list[Method]:
+    """Return at most so many methods, two or more, the best first; the baseline is always among them."""
+    ranked = comparison.ranked_methods()
+    baseline = [method for method in ranked[most:] if method.name == comparison.baseline]
+    return [*ranked[: most - len(baseline)], *baseline]
 
 
 def styles_of(comparison: Comparison) -> dict[str, Style]:
-    """Return how each run is drawn, the same in every picture.
+    """Return how each method is drawn, by its name, the same in every picture.
 
-    Runs that differ in the seed alone look the same and share an entry in the legend. Runs beyond the palette are
-    small grey dots without one.
+    Methods beyond the palette are small grey dots without an entry in the legend.
     """
-    group_of = {name: group.name for group in comparison.seed_groups for name in group.runs}
-    ranked = comparison.ranked()
-    kinds = [group_of.get(row.name, row.name) for row in ranked]
-    palette = zip(COLOURS, _SHAPES, _DASHES, strict=True)
-    looks: dict[str, tuple[str, str, Any]] = dict(zip(dict.fromkeys(kinds), palette, strict=False))
-    styles = {}
-    for place, (row, kind) in enumerate(zip(ranked, kinds, strict=True)):
-        if kind in looks:
-            styles[row.name] = Style(*looks[kind], label=None if kind in kinds[:place] else short(kind))
-        else:
-            styles[row.name] = Style(MUTED, ".", "-", label=None)
+    names = short_names([method.name for method in comparison.methods], 20)
+    styles = {name: Style(MUTED, "o", "-", label=None) for name in names}
+    looks = zip(COLOURS, _SHAPES, _DASHES, strict=True)
+    for method, (colour, shape, dash) in zip(chosen_methods(comparison), looks, strict=False):
+        styles[method.name] = Style(colour, shape, dash, label=names[method.name])
     return styles
 
 
-def coloured_runs(comparison: Comparison) -> list[ComparisonRow]:
-    """Return the runs that have a colour of the palette, the best first."""
-    styles = styles_of(comparison)
-    return [row for row in comparison.ranked() if styles[row.name].colour != MUTED]
+def short_names(names: Sequence[str], most: int) -> dict[str, str]:
+    """Return each name in at most about ``most`` letters that tell it from the others.
+
+    Where one is too long, what all begin or end with is left out; names that still look the same are numbered.
+    """
+    shown = {name: printable(name) for name in names}
+    if len(shown) > 1 and any(_width(text) > most for text in shown.values()):
+        start = _shared_words([*shown.values()])
+        rest = [text[start:] for text in shown.values()]
+        end = _shared_words([text[::-1] for text in rest])
+        shown = {
+            name: f"{'…' if start else ''}{text[: len(text) - end]}{'…' if end else ''}"
+            for name, text in zip(shown, rest, strict=True)
+        }
+    shortened = {name: short(text, most) for name, text in shown.items()}
+    texts = [*shortened.values()]
+    return {
+        name: f"{text} ({texts[: place + 1].count(text)})" if texts.count(text) > 1 else text
+        for place, (name, text) in enumerate(shortened.items())
+    }
 
 
-def one_run_per_kind(comparison: Comparison, most: int) -> list[ComparisonRow]:
-    """Return at most so many runs, the best first, one of those that differ in the seed alone."""
-    styles = styles_of(comparison)
-    return [row for row in comparison.ranked() if styles[row.name].label is not None][:most]
+def _shared_words(texts: Sequence[str]) -> int:
+    """Return how many letters all texts begin with, up to the last mark between words."""
+    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    shared = [letters[0] for letters in columns]
+    return max((place for place, letter in enumerate(shared, start=1) if letter in "-_ ./=(,+"), default=0)
 
 
 def short(text: str, most: int = 24) -> str:
-    """Return text of at most ``most`` characters, the middle left out of longer ones: names differ at their ends."""
+    """Return text no wider than ``most`` letters, the middle left out of longer ones: names differ at their ends."""
     text = printable(text)
-    if len(text) <= most:
+    if _width(text) <= most:
         return text
-    return f"{text[: most // 2].rstrip()}…{text[-(most - 1 - most // 2) :].lstrip()}"
+    start, end = text[: most // 2], text[-(most - 1 - most // 2) :]
+    # Letters of some scripts are twice as wide.
+    while _width(start) + _width(end) >= most:
+        start, end = start[:-1], end[1:]
+    return f"{start.rstrip()}…{end.lstrip()}"
 
 
-def new_canvas(height: float, width: float = 5.4) -> Figure:
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def new_canvas(height: float, width: float = WIDTH) -> Figure:
     """Return an empty canvas; sizes in inches, of which each is 72 units of the SVG."""
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -143,7 +200,25 @@ def plain_axes(axes: Axes, grid: Literal["x", "y", "both"]) -> None:
     axes.tick_params(length=0, pad=6)
 
 
-def add_legend(canvas: Figure) -> None:
-    """Name the runs above the picture."""
-    # Runs are drawn from the worst to the best, so that the best lies on top; the legend reads from the best down.
-    canvas.legend(loc="outside upper left", ncols=2, reverse=True, borderpad=0, handlelength=1.8, columnspacing=1.5)
+def name_methods(canvas: Figure, styles: Iterable[Style], *, as_lines: bool = False) -> None:
+    """Name methods above the picture, by their marks or by their lines; those beyond the palette have no name."""
+    handles = {}
+    for style in styles:
+        if style.label is not None:
+            look = {"color": style.colour, "linestyle": style.dash, "linewidth": 1.8} if as_lines else style.marker
+            handles[style.label] = Line2D([], [], **look)
+    add_legend(canvas, handles)
+
+
+def add_legend(canvas: Figure, handles: Mapping[str, Artist]) -> None:
+    """Say above the picture what is drawn how, in the order given."""
+    if handles:
+        canvas.legend(
+            [*handles.values()],
+            [*handles],
+            loc="outside upper left",
+            ncols=2,
+            borderpad=0,
+            handlelength=1.8,
+            columnspacing=1.5,
+        )

@@ -1,4 +1,4 @@
-"""From what matplotlib draws to an SVG element that a page can hold: its colours, its font, ids of its own."""
+"""From what matplotlib draws to an SVG element that a page can hold: its colours, its font, ids of its own, tooltips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from matplotlib.figure import Figure
 from lightft.reports.pictures.style import PAGE_COLOURS, SETTINGS
 from lightft.wording import printable
 
-__all__ = ["drawn"]
+__all__ = ["drawn", "tip"]
+
+_TIP = "tip:"
+
+
+def tip(text: str) -> dict[str, str]:
+    """Return the keyword of a matplotlib artist that gives it a tooltip."""
+    return {"gid": _TIP + printable(text)}
 
 
 def drawn(identity: str, description: str, draw: Callable[[], Figure]) -> str:
@@ -51,12 +58,18 @@ def _cleaned(svg: str, identity: str, description: str) -> str:
         for child in [*parent]:
             if _SVG_NAME.sub("", child.tag) in ("metadata", "style"):
                 parent.remove(child)
-    for element in root.iter():
+    referred = {name for element in root.iter() for value in element.attrib.values() for name in _references(value)}
+    for element in [*root.iter()]:
         element.tag = _SVG_NAME.sub("", element.tag)
         attributes = dict(element.attrib)
         element.attrib.clear()
-        for name, value in attributes.items():
-            element.set(*_cleaned_attribute(name, value, identity))
+        name = attributes.pop("id", "")
+        if name.startswith(_TIP):
+            element.insert(0, _title(name.removeprefix(_TIP)))
+        elif name in referred:
+            element.set("id", f"{identity}-{name}")
+        for key, value in attributes.items():
+            element.set(*_cleaned_attribute(key, value, identity))
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("xmlns", "http://www.w3.org/2000/svg")
@@ -67,12 +80,23 @@ def _cleaned(svg: str, identity: str, description: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def _title(text: str) -> ElementTree.Element:
+    title = ElementTree.Element("title")
+    title.text = text
+    return title
+
+
+def _references(value: str) -> list[str]:
+    """Return the ids that an attribute refers to, as ``#id`` alone or as ``url(#id)``."""
+    return re.findall(r"(?:^|url\()#([^)\s]+)", value)
+
+
 def _cleaned_attribute(name: str, value: str, identity: str) -> tuple[str, str]:
     if name == _LINK_NAME:
         return "href", value.replace("#", f"#{identity}-", 1)
-    if name == "id":
-        return name, f"{identity}-{value}"
     value = re.sub(r"url\(#", f"url(#{identity}-", value)
+    if name in ("d", "x", "y", "transform"):
+        value = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", value)
     if name in ("style", "fill", "stroke"):
         value = re.sub(r"#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), value)
         value = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px) [^;]*", _font, value)

@@ -1,4 +1,4 @@
-"""What a run costs: seconds, bytes, parameters."""
+"""Seconds, peak memory and energy of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["Stopwatch", "folder_bytes", "peak_memory_bytes"]
+from lightft.cost.energy import EnergyMeter
+
+__all__ = ["Stopwatch", "peak_memory_bytes"]
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
 class Stopwatch:
-    """Measures seconds and peak memory of a ``with`` block.
+    """Measures seconds, peak memory and energy of a ``with`` block.
 
     On a GPU the peak is CUDA's own of the device; on Linux it is the resident set's high-water mark, reset at entry, and
     so includes what the process held before. Elsewhere the mark cannot be reset: ``peak_is_of_process`` is then True and
     the figure is the peak since the process started.
+
+    Attributes:
+        device: which computes.
+        seconds: on the clock.
+        peak_bytes: the peak.
+        peak_is_of_process: whether it could not be reset.
+        joules: as EnergyMeter measures them; None where the machine does not tell.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,6 +37,8 @@ class Stopwatch:
         self.seconds = 0.0
         self.peak_bytes = 0
         self.peak_is_of_process = False
+        self.joules: float | None = None
+        self._energy = EnergyMeter(device)
 
     def __enter__(self) -> Stopwatch:
         if self.device.type == "cuda":
@@ -35,6 +46,7 @@ class Stopwatch:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             self.peak_is_of_process = not _reset_resident_peak()
+        self._energy.__enter__()
         self._started = time.perf_counter()
         return self
 
@@ -45,6 +57,8 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - self._started
         self.peak_bytes = peak_memory_bytes(self.device)
+        self._energy.__exit__(kind, error, trace)
+        self.joules = self._energy.joules
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -59,11 +73,6 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def folder_bytes(folder: Path, pattern: str = "*") -> int:
-    """Return the size of the files in ``folder`` whose names match ``pattern``."""
-    return sum(file.stat().st_size for file in folder.glob(pattern) if file.is_file())
 
 
 def _reset_resident_peak() -> bool:
