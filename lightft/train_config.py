@@ -76,7 +76,9 @@ class TrainConfig:
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise InvalidSettingError(f"max_seconds is {self.max_seconds}; it must be above 0, or None for no limit.")
         if self.max_seconds is not None and self.max_steps is not None:
-            raise InvalidSettingError("Give max_steps or max_seconds, not both: training ends by the one or by the other.")
+            raise InvalidSettingError(
+                "Give max_steps or max_seconds, not both: training ends by the one or by the other."
+            )
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise InvalidSettingError(f"learning_rate is {self.learning_rate}; it must lie between 0 and 1.")
         if not 0 <= self.warmup < 1:

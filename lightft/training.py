@@ -103,7 +103,9 @@ def train_together(
     prepared = [_Prepared(course, tokenizer, config, result) for course in courses]
     device = next(courses[0].model.parameters()).device
     if config.max_seconds is not None and PartialState().num_processes > 1:
-        raise InvalidSettingError("max_seconds needs one process: several would not end at the same step. Use max_steps.")
+        raise InvalidSettingError(
+            "max_seconds needs one process: several would not end at the same step. Use max_steps."
+        )
     total_steps = _total_steps(prepared, config)
     result.planned_steps = total_steps or 0
     time_left = _TimeLeft(config.max_seconds)

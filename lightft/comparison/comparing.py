@@ -10,6 +10,7 @@ from lightft.comparison.differences import differences_between, pairs_to_compare
 from lightft.comparison.examples import compared_examples
 from lightft.comparison.measuring import IntervalKind, Resampling, measured
 from lightft.comparison.methods import method_named, methods_of
+from lightft.comparison.other_counts import other_counts_of
 from lightft.comparison.records import Comparison, TestSet
 from lightft.comparison.remarks import notes_on, warnings_on
 from lightft.comparison.rows import row_of
@@ -82,9 +83,8 @@ def compare_runs(
     labels = tuple(dict.fromkeys(label for run in scored for label in labels_of((), run.labels)))
     resampling = Resampling(level, resamples, seed, intervals)
     predictions = [prediction for run in scored for prediction in run.predictions]
-    measures = [
-        measured(one, scored, resampling) for one in metrics_for(_metric_names(scored, metric), predictions, labels)
-    ]
+    names = dict.fromkeys([*_metric_names(scored, metric), *other_counts_of(scored)])
+    measures = [measured(one, scored, resampling) for one in metrics_for(list(names), predictions, labels)]
     headline = measures[0]
     methods = methods_of(scored, headline, level)
     held_against = method_named(baseline, methods) if baseline is not None else None

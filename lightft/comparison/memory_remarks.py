@@ -40,7 +40,7 @@ def remarks_on_memory(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def memory_remark(quantised: ComparisonRow, plain: ComparisonRow) -> str | None:
-    """Return a sentence if the quantised run's peak is not at least 5 % below the other's; None if it is, or is not known."""
+    """Return a sentence if the quantised run's peak is less than 5 % below the other's; None if it is not, or not known."""
     peak, other_peak = _peak(quantised.cost), _peak(plain.cost)
     if peak is None or other_peak is None or peak < (1 - _TELLING_SHARE) * other_peak:
         return None
@@ -71,7 +71,8 @@ def _reason(quantised: Mapping[str, Any], plain: Mapping[str, Any], peak: int) -
 
 def _peak(cost: Mapping[str, Any]) -> int | None:
     """Return the peak of the training; a peak of all that the process ever did says nothing of it."""
-    return None if cost.get("peak_memory_is_of_process") else cost.get("peak_memory_bytes")
+    peak: int | None = cost.get("peak_memory_bytes")
+    return None if cost.get("peak_memory_is_of_process") else peak
 
 
 def _are_alike(one: ComparisonRow, other: ComparisonRow) -> bool:

@@ -244,7 +244,9 @@ def entity_type_table(comparison: Comparison) -> Table | None:
         Heading("other type", explanation="Gold entities that were given another type, and which the most often."),
         Heading("missed", explanation=_ENTITY_KINDS["missed"]),
         Heading("invented", explanation=_ENTITY_KINDS["invented"]),
-        Heading("precision", explanation="Share of the predicted entities of the type that are right, bounds included."),
+        Heading(
+            "precision", explanation="Share of the predicted entities of the type that are right, bounds included."
+        ),
         Heading("recall", explanation="Share of the gold entities of the type that were found, bounds included."),
         Heading("F1", explanation="Harmonic mean of precision and recall.", headline=True),
     )
@@ -264,7 +266,9 @@ def entity_slice_table(comparison: Comparison) -> Table | None:
     for row in ranked:
         scores = _slices(row)
         if scores:
-            rows.append((Cell(row.name), *(_slice_cell(scores[name]) if name in scores else Cell(MISSING) for name in slices)))
+            rows.append(
+                (Cell(row.name), *(_slice_cell(scores[name]) if name in scores else Cell(MISSING) for name in slices))
+            )
     headings = (Heading("run", numeric=False), *(Heading(name, explanation="F1 of these entities.") for name in slices))
     return Table(headings, tuple(rows), "F1, and of how many gold entities.")
 
@@ -293,9 +297,7 @@ def _difference_cells(difference: MethodDifference, metric: MetricInfo) -> tuple
         Cell(p_value_cell(difference.p_value), value=_sortable(difference.p_value)),
         Cell(p_value_cell(difference.adjusted_p_value), value=_sortable(difference.adjusted_p_value)),
         Cell(_effect_words(difference.effect_size), value=_sortable(difference.effect_size)),
-        Cell(
-            score_words(difference.smallest_detectable, metric.unit), value=_sortable(difference.smallest_detectable)
-        ),
+        Cell(score_words(difference.smallest_detectable, metric.unit), value=_sortable(difference.smallest_detectable)),
         Cell(rows_needed_words(difference.rows_needed), value=_sortable(difference.rows_needed)),
     )
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lightft.errors import DataError
-from lightft.records import Example, Run, Span
+from lightft.records import Example, Prediction, Run, Span
 
 __all__ = ["entity_strings", "with_texts"]
 
 
 def with_texts(runs: Sequence[Run], examples: Sequence[Example]) -> list[Run]:
-    """Return the runs with the text of every prediction, as they are where there are no examples.
+    """Return the runs with the text, words and sub-tokens of every prediction, as they are where there are no examples.
+
+    Sub-tokens are those of the first run whose tokenizer counted them, so that all are scored alike.
 
     Raises:
         DataError: an example that was predicted is missing, or its gold answer is another.
@@ -31,10 +33,16 @@ def with_texts(runs: Sequence[Run], examples: Sequence[Example]) -> list[Run]:
                 f"The gold answer of {prediction.id!r} differs between the examples given and the runs. Give the data "
                 "that the runs were scored on."
             )
+    pieces = {one.id: one.pieces for run in reversed(runs) for one in run.predictions if one.pieces is not None}
     return [
-        replace(run, predictions=tuple(replace(one, text=by_id[one.id].text) for one in run.predictions))
+        replace(run, predictions=tuple(_completed(one, by_id[one.id], pieces) for one in run.predictions))
         for run in runs
     ]
+
+
+def _completed(prediction: Prediction, example: Example, pieces: Mapping[str, tuple[int, ...]]) -> Prediction:
+    words = prediction.words if prediction.words is not None else example.words
+    return replace(prediction, text=example.text, words=words, pieces=pieces.get(prediction.id))
 
 
 def entity_strings(examples: Sequence[Example]) -> frozenset[str]:

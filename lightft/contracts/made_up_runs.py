@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,53 @@ def made_up_history(
         score = best * (1 - 0.5 * np.exp(-1.5 * epoch))
         rows.append({"step": steps * epoch // epochs, "epoch": float(epoch), f"validation_{headline}": float(score)})
     return rows
+
+
+def made_up_cost(rank: int) -> dict[str, float]:
+    """Return what a training of LoRA may have cost, by its rank, with what filled the memory."""
+    return {
+        "train_seconds": 400.0 + 20 * rank,
+        "predictions_per_second": 800.0 - 10 * rank,
+        "trainable_parameters": 78_000 * rank,
+        "total_parameters": 22_713_216,
+        "weight_bytes": 0.9e9,
+        "gradient_bytes": 0.01e9 * rank,
+        "optimizer_bytes": 0.02e9 * rank,
+        "activation_bytes": 0.3e9,
+        "peak_memory_bytes": 1.25e9 + 0.03e9 * rank,
+    }
+
+
+def lora_runs(
+    make: Callable[..., Run] = tagging_run,
+    *,
+    ranks: tuple[int, ...] = (4, 8, 16),
+    seeds: int = 3,
+    headline: str = "span_f1",
+    **fields: Any,
+) -> list[Run]:
+    """Return runs of LoRA that differ in rank and seed alone; the higher the rank, the better and the dearer.
+
+    Args:
+        make: ``tagging_run``, ``classification_run`` or ``generation_run``.
+        ranks: one method each.
+        seeds: runs of each method.
+        headline: metric of the validation scores in the histories.
+        fields: of every run, or arguments of ``make``.
+    """
+    runs = []
+    for place, rank in enumerate(ranks):
+        for seed in range(seeds):
+            skill = 0.5 + 0.4 * place / len(ranks) + 0.015 * seed
+            described: dict[str, Any] = {
+                "model": {"name": "made-up/base"},
+                "adapter": {"kind": "lora", "params": {"r": rank, "alpha": 2 * rank, "dropout": 0.1, "targets": "all"}},
+                "training": {"learning_rate": 1e-3, "seed": seed},
+                "cost": made_up_cost(rank),
+                "history": made_up_history(headline, best=skill, seed=seed),
+            }
+            runs.append(make(f"lora-r{rank}-seed{seed}", skill=skill, seed=seed, **{**described, **fields}))
+    return runs
 
 
 def _run(

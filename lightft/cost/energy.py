@@ -119,11 +119,11 @@ class _Gpu:
 
 def _processor_counters(powercap: Path) -> list[_Counter]:
     """Return a counter for each package; none where there are none, or one does not tell its range."""
-    # Zones inside a package have a second colon, and intel-rapl-mmio shows the same packages again.
-    packages = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+    # intel-rapl-mmio shows the same packages again.
+    zones = sorted(powercap.glob("intel-rapl:*"))
     try:
-        # A zone named psys is the whole board, packages included.
-        return [_Package(zone) for zone in packages if (zone / "name").read_text().startswith("package")]
+        # Other zones are parts of a package, or the whole board with the packages in it.
+        return [_Package(zone) for zone in zones if (zone / "name").read_text().startswith("package")]
     except OSError:
         return []
 

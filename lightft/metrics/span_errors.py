@@ -187,10 +187,9 @@ def _tally(predictions: Iterable[Prediction], in_words: bool, seen: Collection[s
         rows = _rows_of(prediction)
         words = _words_of(prediction) if rows and in_words else None
         for row in rows:
-            gold = row.gold and _traits(row.gold, words, prediction.text, seen)
-            predicted = row.predicted and (
-                gold if row.outcome == "found" else _traits(row.predicted, words, prediction.text, seen)
-            )
+            gold = _traits(row.gold, words, prediction.text, seen)
+            is_same = row.outcome == "found"
+            predicted = gold if is_same else _traits(row.predicted, words, prediction.text, seen)
             tally[row.outcome, gold, predicted] += 1
     return tally
 
@@ -200,8 +199,10 @@ def _words_of(prediction: Prediction) -> tuple[tuple[int, int], ...]:
 
 
 def _traits(
-    span: Span, words: Sequence[tuple[int, int]] | None, text: str | None, seen: Collection[str] | None
-) -> _Traits:
+    span: Span | None, words: Sequence[tuple[int, int]] | None, text: str | None, seen: Collection[str] | None
+) -> _Traits | None:
+    if span is None:
+        return None
     novelty = ""
     if seen is not None and text is not None:
         novelty = _NOVELTIES[text[span.start : span.end].casefold() not in seen]

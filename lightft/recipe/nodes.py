@@ -59,7 +59,7 @@ def plain_value(node: yaml.ScalarNode) -> Any:
     text: str = node.value
     if node.style is not None:
         return text
-    if re.fullmatch(r"[-+]?[0-9]+", text):
+    if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
         return int(text)
     if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
         return float(text)
@@ -83,7 +83,7 @@ def _mistakes_of_form(text: str) -> list[Mistake]:
         if documents > 1:
             return [Mistake(line, column, "A second document begins here. A file holds one recipe.")]
         if isinstance(event, yaml.AliasEvent) or (isinstance(event, yaml.NodeEvent) and event.anchor is not None):
-            mistakes.append(Mistake(line, column, f"Anchors and aliases are not read (&{event.anchor}). Write it out."))
+            mistakes.append(Mistake(line, column, f"Anchors and aliases ({event.anchor}) are not read. Write it out."))
         elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag is not None:
             mistakes.append(Mistake(line, column, f"Tags are not read ({event.tag}). Write the value without one."))
     return mistakes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from lightft.errors import InvalidSettingError, LightFTError, suggest
 from lightft.recipe.nodes import Mistake, compose, place_of, plain_value
 from lightft.recipe.parts import RecipeAdapter, RecipeComparison, RecipeData, RecipeModel
 from lightft.recipe.recipe import Recipe, mistakes_in
-from lightft.sweeping.jobs import Budget
+from lightft.sweeping.budget import Budget
 from lightft.sweeping.search import Range, Search
 from lightft.train_config import TrainConfig
 
@@ -23,6 +24,9 @@ __all__ = ["read_recipe", "recipe_of_text"]
 
 Made = TypeVar("Made")
 Reader = Callable[[yaml.Node], Any]
+
+
+_TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class _NotRead(Exception):  # noqa: N818 (a way out of a value, not an error anyone sees)
@@ -66,7 +70,6 @@ class _Reading:
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
-        self._nodes: dict[str, yaml.Node] = {}
 
     def recipe(self, tree: yaml.Node | None) -> dict[str, Any]:
         """Return the fields of a recipe, as far as they can be read."""
@@ -165,15 +168,20 @@ class _Reading:
         """Return the reader of an adapter's parameter, which asks the kind about every alternative."""
 
         def one(node: yaml.Node) -> Any:
-            value = tuple(self._list(node, self._plain, "a value")) if _is_list(node) else self._plain(node)
+            value = self._anything(node)
             self._checked(lambda: AdapterSpec(kind, {name: value}), node)
             return value
 
         return self._alternatives(one)
 
+    def _anything(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return {name: self._anything(value) for name, value in self._entries(node).items()}
+        return tuple(self._list(node, self._anything, "a value")) if _is_list(node) else self._plain(node)
+
     def _training(self, node: yaml.Node) -> dict[str, Any]:
         hints = typing.get_type_hints(TrainConfig)
-        known = {name: self._setting(name, hints[name]) for name in TrainConfig.__dataclass_fields__ if name != "seed"}
+        known = {name: self._setting(name, hints[name]) for name in TrainConfig.__dataclass_fields__}
         return self._mapping(node, known)
 
     def _setting(self, name: str, hint: Any) -> Reader:
@@ -231,22 +239,22 @@ class _Reading:
         return tuple(self._list(node, self._text, "a text")) if _is_list(node) else (self._text(node),)
 
     def _whole(self, node: yaml.Node) -> int:
-        value = self._plain(node)
-        if isinstance(value, bool) or not isinstance(value, int):
+        value = self._number(node, "a whole number")
+        if value != int(value):
             raise self._refusal(node, f"{_shown(node)} stands where a whole number belongs.")
-        return value
+        return int(value)
 
-    def _number(self, node: yaml.Node) -> float:
+    def _number(self, node: yaml.Node, what: str = "a number") -> float:
         value = self._plain(node)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self._refusal(node, f"{_shown(node)} stands where a number belongs.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self._refusal(node, f"{_shown(node)} stands where {what} belongs.")
         return value
 
     def _boolean(self, node: yaml.Node) -> bool:
-        value = self._plain(node)
-        if not isinstance(value, bool):
+        value = str(self._plain(node)).lower()
+        if value not in _TRUE_OR_FALSE:
             raise self._refusal(node, f"{_shown(node)} stands where true or false belongs.")
-        return value
+        return _TRUE_OR_FALSE[value]
 
     def _plain(self, node: yaml.Node) -> Any:
         if not isinstance(node, yaml.ScalarNode):
@@ -312,7 +320,9 @@ class _Reading:
             raise self._refusal(node, f"{_shown(node)} stands where fields belong, each as 'name: value'.")
         entries: dict[str, yaml.Node] = {}
         for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else _shown(key)
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refusal(key, f"{_shown(key)} stands where the name of a field belongs.")
+            name = key.value
             if name in entries:
                 self._note(key, f"{name!r} stands here a second time. Keep one of the two.")
             entries.setdefault(name, value)
@@ -336,7 +346,7 @@ class _Reading:
             self.mistakes.append(mistake)
 
     def _key(self, node: yaml.Node, name: str) -> yaml.Node:
-        return next(key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value == name)
+        return next(key for key, _ in node.value if key.value == name)
 
     def _nearest(self, name: str, tree: yaml.Node) -> yaml.Node:
         """Return the node of a dotted name such as ``training.epochs`` or ``report[1]``, or of what it would stand in."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightft.errors import InvalidSettingError, LightFTError, suggest
 from lightft.metrics.metric import METRICS
 from lightft.recipe.parts import RecipeAdapter, RecipeComparison, RecipeData, RecipeModel, check_report
-from lightft.sweeping.candidates import Candidate, candidates_of
-from lightft.sweeping.jobs import Budget
+from lightft.sweeping.budget import Budget
+from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates, candidates_of
 from lightft.sweeping.search import Search
-from lightft.sweeping.settling import LEARNING_RATES, LearningRates
 from lightft.train_config import TrainConfig
 
 __all__ = ["Recipe", "mistakes_in"]
@@ -109,15 +109,14 @@ def mistakes_in(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "learning_rates: chosen chooses a rate for each method. Leave one of the two out.",
         )
     seeds = parts.get("seeds", 1)
-    chosen = range(seeds) if isinstance(seeds, int) else seeds
-    if not chosen or len(set(chosen)) < len(chosen):
+    if seeds < 1 if isinstance(seeds, int) else not seeds or len(set(seeds)) < len(seeds):
         yield "seeds", f"seeds is {seeds!r}: give a number of seeds from 1, or a list of different ones."
     yield from _mistakes_of_adapters(parts, search)
     metric = parts["compare"].metric if "compare" in parts else None
     if metric is not None and metric not in METRICS:
         yield "compare.metric", f"There is no metric {metric!r}. {suggest(metric, METRICS)}"
     for place, path in enumerate(parts.get("report", ())):
-        yield from _failing(f"report[{place}]", lambda path=path: check_report(path))
+        yield from _failing(f"report[{place}]", partial(check_report, path))
 
 
 def _mistakes_of_adapters(parts: Mapping[str, Any], search: Search | None) -> Iterator[tuple[str, str]]:
@@ -129,11 +128,12 @@ def _mistakes_of_adapters(parts: Mapping[str, Any], search: Search | None) -> It
     names = [candidate.name for candidate in made]
     if baseline is not None and baseline not in names:
         yield "compare.baseline", f"There is no adapter called {baseline!r}. {suggest(baseline, names)}"
-    for candidate in made if search is not None else ():
-        yield from _failing("search.space", lambda spec=candidate.adapter: search.check_adapter(spec))
+    if search is not None:
+        for candidate in made:
+            yield from _failing("search.space", partial(search.check_adapter, candidate.adapter))
 
 
-def _failing(name: str, check: Any) -> Iterator[tuple[str, str]]:
+def _failing(name: str, check: Callable[[], Any]) -> Iterator[tuple[str, str]]:
     try:
         check()
     except LightFTError as error:

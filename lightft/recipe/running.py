@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from lightft.data import TaskData, load_data
 from lightft.data.splits import cut, rows_wanted
 from lightft.data.task_data import duplicates_between_splits
 from lightft.errors import DataError
-from lightft.models import ModelLoader
 from lightft.recipe.parts import RecipeData
 from lightft.recipe.recipe import Recipe
-from lightft.sweeping.plan import SweepPlan
-from lightft.sweeping.result import SweepResult
-from lightft.sweeping.running import plan_sweep, sweep
+
+if TYPE_CHECKING:
+    from lightft.sweeping.plan import SweepPlan
+    from lightft.sweeping.result import SweepResult
 
 __all__ = ["data_of", "run_recipe"]
 
@@ -69,6 +69,10 @@ def run_recipe(
         LightFTError: the model or the data cannot be read, or an adapter does not fit; nothing has been trained then.
     """
     asked = recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(recipe)
+    # Only a recipe without mistakes needs the deep-learning stack.
+    from lightft.models import ModelLoader
+    from lightft.sweeping.running import plan_sweep, sweep
+
     wanted = asked.data if data is None else replace(asked.data, source=data)
     loaded = data_of(wanted)
     model = asked.model
@@ -92,7 +96,7 @@ def run_recipe(
     }
     if dry_run:
         return plan_sweep(loader, asked.candidates(), loaded, **options)
-    result = sweep(loader, asked.candidates(), loaded, **options)
+    result: SweepResult = sweep(loader, asked.candidates(), loaded, **options)
     if result.runs and not result.unfinished:
         _compare(asked, result, say)
     return result

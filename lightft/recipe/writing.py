@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lightft.recipe.nodes import plain_value
 from lightft.recipe.parts import RecipeAdapter
 from lightft.sweeping.search import Range
 
@@ -20,8 +21,20 @@ __all__ = ["yaml_of"]
 def yaml_of(recipe: Recipe) -> str:
     """Return the text of a file that reads as an equal recipe."""
     plain = _plain_fields(recipe)
-    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes every text that a reader could take for something else."""
+
+
+def _represented(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = yaml.ScalarNode("", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if plain_value(plain) == text else "'")
+
+
+_Dumper.add_representer(str, _represented)
 
 
 def _plain_fields(record: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from lightft.reports.columns import run_columns
 from lightft.reports.report import REPORTS
 from lightft.wording import MISSING
 
-# A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@")
+# A spreadsheet takes a cell that begins with one of these, or their full-width forms, for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @REPORTS.register("csv")

@@ -2,6 +2,7 @@ r"""The comparison as LaTeX tables for a paper: ``\input`` the file; it needs th
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from lightft.comparison import Comparison
@@ -56,9 +57,11 @@ def _table(title: str, table: Table | None, label: str) -> list[str]:
 
 
 def _cell(cell: Cell | Heading) -> str:
-    # In braces, for after \\ a bracket would be an argument.
-    text = f"{{{_escaped(cell.on_one_line)}}}"
-    return f"\\textbf{text}" if isinstance(cell, Cell) and cell.strong else text
+    text = _escaped(cell.on_one_line)
+    if isinstance(cell, Cell) and cell.strong:
+        return f"\\textbf{{{text}}}"
+    # After \\, which ends the line before, these would be its arguments.
+    return f"{{{text}}}" if text.startswith(("[", "*")) else text
 
 
 _LETTERS = {
@@ -75,20 +78,13 @@ _LETTERS = {
     "<": r"\ensuremath{<}",
     ">": r"\ensuremath{>}",
     "|": r"\ensuremath{|}",
-    '"': "''",
-    # A pair of these would be a ligature: a dash, a quotation mark, or Spanish punctuation.
-    "-": "{-}",
-    "'": "{'}",
-    "`": "{`}",
-    "?": "{?}",
-    "!": "{!}",
-    ",": "{,}",
+    '"': "{''}",
     "−": r"\ensuremath{-}",
     "±": r"\ensuremath{\pm}",
     "×": r"\ensuremath{\times}",
     "–": "–",
     "…": r"\ldots{}",
-    "’": "{'}",
+    "’": "'",
     "α": r"\ensuremath{\alpha}",
     "ß": r"\ss{}",
     "ø": r"\o{}",
@@ -102,9 +98,11 @@ _LETTERS = {
     "å": r"\aa{}",
     "Å": r"\AA{}",
     "ı": r"\i{}",
-    "\u00a0": "~",
-    "\u200b": "",
 }
+# Stands for {} while letters are looked at one by one; no printable text has it.
+_NOTHING = "\x00"
+_LETTERS[_NOTHING] = "{}"
+
 _ACCENTS = {
     "\u0300": "`",
     "\u0301": "'",
@@ -122,7 +120,10 @@ _ACCENTS = {
 
 
 def _escaped(text: str) -> str:
-    return "".join(_escaped_letter(letter) for letter in unicodedata.normalize("NFC", printable(text)))
+    shown = unicodedata.normalize("NFC", printable(text))
+    # Two of these in a row would be one letter: a dash, a quotation mark, or Spanish punctuation.
+    apart = re.sub(r"(?<=[-',`?!])(?=[-',`])", _NOTHING, shown)
+    return "".join(_escaped_letter(letter) for letter in apart)
 
 
 def _escaped_letter(letter: str) -> str:

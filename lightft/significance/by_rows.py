@@ -38,8 +38,8 @@ def bootstrap_interval_by_rows(
         InvalidSettingError: ``level`` or ``resamples`` is out of range, or there are no rows.
     """
     check(len(rows), level=level, resamples=resamples)
-    scores = [score([rows[place] for place in drawn]) for drawn in _drawn_places(len(rows), resamples, rng)]
-    return percentile_from_resamples(np.array(scores), level)
+    [scores] = resampled_scores_by_rows([rows], score, resamples=resamples, rng=rng)
+    return percentile_from_resamples(scores, level)
 
 
 def paired_bootstrap_difference_by_rows(
@@ -58,11 +58,8 @@ def paired_bootstrap_difference_by_rows(
     """
     check(len(rows_a), level=level, resamples=resamples)
     check_paired((len(rows_a),), (len(rows_b),))
-    differences = [
-        score([rows_a[place] for place in drawn]) - score([rows_b[place] for place in drawn])
-        for drawn in _drawn_places(len(rows_a), resamples, rng)
-    ]
-    return Difference(score(rows_a) - score(rows_b), percentile_from_resamples(np.array(differences), level))
+    scores_a, scores_b = resampled_scores_by_rows([rows_a, rows_b], score, resamples=resamples, rng=rng)
+    return Difference(score(rows_a) - score(rows_b), percentile_from_resamples(scores_a - scores_b, level))
 
 
 def resampled_scores_by_rows(

@@ -52,7 +52,7 @@ def rows_needed(
         seed_error: the part of the standard error that more examples leave as it is.
 
     Returns:
-        A whole number; infinite where no number of examples would do, ``nan`` where an argument is.
+        A whole number from 1; infinite where no number of examples would do, ``nan`` where an argument is.
 
     Raises:
         InvalidSettingError: ``level`` or ``power`` is out of range.
@@ -64,7 +64,7 @@ def rows_needed(
     if allowed_variance <= 0:
         return math.inf
     needed = rows * standard_error**2 / allowed_variance
-    return float(math.ceil(needed)) if math.isfinite(needed) else math.inf
+    return max(1.0, float(math.ceil(needed)))
 
 
 def effect_size(difference: float, standard_error: float, rows: int) -> float:

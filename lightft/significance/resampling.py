@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def resampled_scores(
     distinct, multiplicity = _distinct_rows(columns)
     scores = [
         score(sums[:, place_of_column].reshape(-1, runs, width))
-        for sums in _resampled_sums(distinct, multiplicity, resamples, rng)
+        for sums in _resampled_sums(distinct, multiplicity, resamples, rng, runs * width)
     ]
     return np.concatenate(scores).T
 
@@ -98,7 +99,7 @@ def joint_randomization(
     # agree, and examples on which all do drop out.
     columns, place_of_column = _distinct_columns(np.hstack([rows - counts[0] for rows in counts]))
     hits = np.zeros(len(first), dtype=np.int64)
-    for sums in _swapped_sums(columns, trials, rng):
+    for sums in _swapped_sums(columns, trials, rng, 2 * len(first) * width):
         moved = sums[:, place_of_column].reshape(-1, runs, width)
         moved = moved[:, second] - moved[:, first]
         differences = np.abs(score(totals[first] + moved) - score(totals[second] - moved))
@@ -120,13 +121,13 @@ _MULTINOMIAL_COST, _BINOMIAL_COST = 30, 70
 # More would only make the temporary arrays of all threads together large.
 _MOST_THREADS = 4
 
-Weigh = Callable[[int, np.random.Generator], NDArray[np.generic]]
+Weigh = Callable[[int, np.random.Generator], NDArray[Any]]
 
 
 def _resampled_sums(
-    distinct: Array, multiplicity: NDArray[np.int64], resamples: int, rng: np.random.Generator
+    distinct: Array, multiplicity: NDArray[np.int64], resamples: int, rng: np.random.Generator, cells: int
 ) -> Iterator[Array]:
-    """Yield the sums of the counts of resampled examples, a chunk of shape ``(m, k)`` at a time.
+    """Yield the sums of the counts of resampled examples, a chunk of shape ``(m, k)`` at a time; see ``_weighted_sums``.
 
     How often each distinct row occurs among n draws is multinomial. Where there are many distinct rows it is faster to
     draw how often each example occurs, which gives the same distribution.
@@ -134,32 +135,35 @@ def _resampled_sums(
     n = int(multiplicity.sum())
     if len(distinct) * _MULTINOMIAL_COST < n:
         shares = multiplicity / n
-        return _weighted_sums(distinct, lambda size, source: source.multinomial(n, shares, size), n, resamples, rng)
-    draw = TimesDrawn(n)
-    return _weighted_sums(np.repeat(distinct, multiplicity, axis=0), draw, n, resamples, rng)
+        return _weighted_sums(
+            distinct, lambda size, source: source.multinomial(n, shares, size), n, resamples, rng, cells
+        )
+    return _weighted_sums(np.repeat(distinct, multiplicity, axis=0), TimesDrawn(n), n, resamples, rng, cells)
 
 
-def _swapped_sums(change: Array, trials: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield the sums of ``change`` over randomly chosen examples, each chosen with probability 1/2, in chunks."""
+def _swapped_sums(change: Array, trials: int, rng: np.random.Generator, cells: int) -> Iterator[Array]:
+    """Yield the sums of ``change`` over examples chosen with probability 1/2 each, in chunks; see ``_weighted_sums``."""
     changing = change[np.any(change != 0, axis=1)]
     if not len(changing):
-        return iter([np.zeros((trials, change.shape[1]))])
+        return (np.zeros((size, change.shape[1])) for size in _chunk_sizes(trials, cells))
     distinct, multiplicity = _distinct_rows(changing)
     if len(distinct) * _BINOMIAL_COST < len(changing):
 
         def how_many_swapped(size: int, source: np.random.Generator) -> NDArray[np.int64]:
             return source.binomial(multiplicity, 0.5, size=(size, len(multiplicity)))
 
-        return _weighted_sums(distinct, how_many_swapped, len(changing), trials, rng)
+        return _weighted_sums(distinct, how_many_swapped, len(changing), trials, rng, cells)
 
     def coins(size: int, source: np.random.Generator) -> NDArray[np.uint8]:
         return np.unpackbits(random_bytes(size * ((n + 7) // 8), source).reshape(size, -1), axis=1, count=n)
 
     n = len(changing)
-    return _weighted_sums(np.repeat(distinct, multiplicity, axis=0), coins, n, trials, rng)
+    return _weighted_sums(np.repeat(distinct, multiplicity, axis=0), coins, n, trials, rng, cells)
 
 
-def _weighted_sums(rows: Array, weigh: Weigh, n: int, times: int, rng: np.random.Generator) -> Iterator[Array]:
+def _weighted_sums(
+    rows: Array, weigh: Weigh, n: int, times: int, rng: np.random.Generator, cells: int
+) -> Iterator[Array]:
     """Yield ``weights @ rows`` in chunks, weights being drawn by ``weigh``; each chunk has a seed of its own.
 
     Args:
@@ -169,6 +173,7 @@ def _weighted_sums(rows: Array, weigh: Weigh, n: int, times: int, rng: np.random
         n: the largest sum of weights.
         times: the sum of all sizes.
         rng: source of the seeds.
+        cells: how many numbers the caller makes of each row of sums; it keeps chunks small.
     """
     kind = _smallest_exact_type(rows, n)
     factors = rows.astype(kind)
@@ -177,20 +182,20 @@ def _weighted_sums(rows: Array, weigh: Weigh, n: int, times: int, rng: np.random
         product: Array = (weigh(size, np.random.default_rng(seed)).astype(kind) @ factors).astype(np.float64)
         return product
 
-    sizes = _chunk_sizes(times, max(rows.shape))
+    sizes = _chunk_sizes(times, max(*rows.shape, cells))
     seeds = np.random.SeedSequence(rng.integers(0, 2**32, size=4).tolist()).spawn(len(sizes))
     return _in_threads(sums, list(zip(sizes, seeds, strict=True)))
 
 
-def _smallest_exact_type(rows: Array, n: int) -> type[np.float32] | type[np.float64]:
+def _smallest_exact_type(rows: Array, n: int) -> np.dtype[Any]:
     """Return single precision where every sum of n rows is a whole number that it holds: it is twice as fast."""
     whole = bool(np.all(rows == np.rint(rows)))
-    return np.float32 if whole and n * np.abs(rows).max(initial=0) < 2**24 else np.float64
+    return np.dtype(np.float32 if whole and n * np.abs(rows).max(initial=0) < 2**24 else np.float64)
 
 
 def _chunk_sizes(total: int, cells_each: int) -> list[int]:
     """Return sizes that add up to ``total``; they depend on the shapes alone, and so do the draws."""
-    largest = max(1, _CHUNK_CELLS // cells_each)
+    largest = max(1, _CHUNK_CELLS // max(1, cells_each))
     return [largest] * (total // largest) + [total % largest] * (total % largest > 0)
 
 

@@ -7,14 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from lightft.adapters import AdapterSpec
 from lightft.errors import InvalidSettingError, suggest
 
-__all__ = ["QUANTIZATIONS", "Candidate", "candidates_of", "combinations", "grid"]
+__all__ = ["LEARNING_RATES", "QUANTIZATIONS", "Candidate", "LearningRates", "candidates_of", "combinations", "grid"]
 
 QUANTIZATIONS = ("nf4", "int8")
+
+LearningRates = Literal["default", "chosen"]
+LEARNING_RATES = ("default", "chosen")
 
 
 @dataclass(frozen=True)

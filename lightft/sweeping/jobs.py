@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lightft.data import TaskData
-from lightft.errors import InvalidSettingError
 from lightft.experiment import LoRATrainer, head_for
 from lightft.metrics import build_metric
 from lightft.models import ModelLoader, find_model
@@ -23,46 +22,7 @@ from lightft.tasks import TaskHead
 from lightft.train_config import TrainConfig
 from lightft.training import Callback
 
-__all__ = ["Budget", "Job", "Workplace", "best_validation_score", "direction_of"]
-
-_ENDLESS = 10**6
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every run of a sweep may spend: so many optimiser steps, or so many seconds of them.
-
-    Equal steps show what a method makes of the same rows, equal seconds what it makes of the same time. Epochs are begun
-    anew until the budget is spent. With seconds the learning rate follows the share of them that has passed, and runs are
-    not repeatable to the last bit.
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.seconds is None):
-            raise InvalidSettingError("A budget is of steps or of seconds: Budget(steps=300) or Budget(seconds=120).")
-        if self.steps is not None and self.steps < 1:
-            raise InvalidSettingError(f"A budget of {self.steps} steps trains nothing. Give 1 or more.")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InvalidSettingError(f"A budget of {self.seconds} seconds trains nothing. Give more than 0.")
-
-    def applied_to(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return training settings that spend this budget.
-
-        Raises:
-            InvalidSettingError: the settings say themselves when training ends.
-        """
-        for name in ("epochs", "max_steps", "max_seconds", "patience"):
-            if name in settings:
-                raise InvalidSettingError(
-                    f"The budget says when training ends, so {name}={settings[name]!r} cannot. Leave one of the two out."
-                )
-        if self.steps is not None:
-            # An epoch has at least one step, so that these are always enough.
-            return {**settings, "epochs": self.steps, "max_steps": self.steps}
-        return {**settings, "epochs": _ENDLESS, "max_seconds": self.seconds}
+__all__ = ["Job", "Workplace", "best_validation_score", "direction_of"]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lightft.data import TaskData
 from lightft.probe import Probe, probe
+from lightft.sweeping.budget import Budget
 from lightft.sweeping.candidates import Candidate
-from lightft.sweeping.jobs import Budget, Job, Workplace
+from lightft.sweeping.jobs import Job, Workplace
 from lightft.sweeping.settling import Settled, Settler
 from lightft.wording import MISSING, duration_words, size_words
 

@@ -12,12 +12,13 @@ from lightft.data import TaskData
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader
 from lightft.records import Run
-from lightft.sweeping.candidates import Candidate, candidates_of
-from lightft.sweeping.jobs import Budget, Job, Workplace
+from lightft.sweeping.budget import Budget
+from lightft.sweeping.candidates import Candidate, LearningRates, candidates_of
+from lightft.sweeping.jobs import Job, Workplace
 from lightft.sweeping.plan import SweepPlan, base_of, jobs_of, plan_of
 from lightft.sweeping.result import FailedRun, SweepResult
 from lightft.sweeping.search import Search, optuna_or_error
-from lightft.sweeping.settling import LearningRates, Settled, Settler
+from lightft.sweeping.settling import Settled, Settler
 from lightft.tasks import TaskHead
 from lightft.train_config import TrainConfig
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightft.adapters import AdapterSpec
 from lightft.errors import InvalidSettingError, MissingExtraError, TrainingError, suggest
-from lightft.sweeping.jobs import Job
 from lightft.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from lightft.sweeping.jobs import Job
 
 __all__ = ["PRUNERS", "Range", "Search", "optuna_or_error", "search_settings"]
 

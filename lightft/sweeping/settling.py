@@ -9,19 +9,17 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightft.errors import DataError, InvalidSettingError, suggest
-from lightft.sweeping.candidates import Candidate
+from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates
 from lightft.sweeping.choosing import USUAL_TRIALS, choose_rate
 from lightft.sweeping.jobs import Job, Workplace, best_validation_score, direction_of
 from lightft.sweeping.search import Search, search_settings
 from lightft.train_config import TrainConfig
 
-__all__ = ["LEARNING_RATES", "LearningRates", "Settled", "Settler", "UnfinishedTrialError"]
+__all__ = ["Settled", "Settler", "UnfinishedTrialError"]
 
-LearningRates = Literal["default", "chosen"]
-LEARNING_RATES = ("default", "chosen")
 _TUNING_SEED = 1000
 
 

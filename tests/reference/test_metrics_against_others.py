@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +15,7 @@ import seqeval.metrics
 from seqeval.scheme import IOB2
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from lightft.metrics import (
     confusion_matrix,
@@ -23,7 +26,7 @@ from lightft.metrics import (
     score_predictions,
 )
 from lightft.records import Prediction, Span
-from lightft.spans import tags_to_word_spans
+from lightft.spans import join_words, spans_to_tags, tags_to_word_spans
 
 TYPES = ("LOC", "ORG", "PER", "creative-work")
 TAGS = ("O", *(f"{prefix}-{label}" for label in TYPES for prefix in "BI"))
@@ -49,11 +52,23 @@ def nearly(rng: np.random.Generator, gold: list[list[str]]) -> list[list[str]]:
 
 
 def spans_of(tags: list[str], *, lenient: bool = False) -> tuple[Span, ...]:
-    words = [(3 * place, 3 * place + 2) for place in range(len(tags))]
+    words = words_of(tags)
     return tuple(
         Span(words[first][0], words[beyond - 1][1], label)
         for first, beyond, label in tags_to_word_spans(tags, "BIO", lenient=lenient)
     )
+
+
+def words_of(tags: list[str]) -> tuple[tuple[int, int], ...]:
+    return tuple((3 * place, 3 * place + 2) for place in range(len(tags)))
+
+
+def without_overlaps(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    kept: list[Span] = []
+    for one in sorted(spans, key=lambda span: (span.start - span.end, span)):
+        if not any(one.start < other.end and other.start < one.end for other in kept):
+            kept.append(one)
+    return tuple(sorted(kept))
 
 
 def predictions_of(
@@ -64,7 +79,7 @@ def predictions_of(
             str(number),
             gold=spans_of(truth, lenient=lenient_gold),
             predicted=spans_of(answer),
-            words=tuple((3 * place, 3 * place + 2) for place in range(len(truth))),
+            words=words_of(truth),
             tags=tuple(answer),
         )
         for number, (truth, answer) in enumerate(zip(gold, predicted, strict=True))
@@ -112,6 +127,89 @@ def test_lenient_f1_equals_seqevals_default_mode(seed: int, valid_gold: bool) ->
     predicted = nearly(rng, gold)
     ours = score_predictions(predictions_of(gold, predicted, lenient_gold=True), ["span_f1_lenient"])
     assert ours["span_f1_lenient"] == pytest.approx(seqeval.metrics.f1_score(gold, predicted))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("valid_gold", [True, False])
+def test_sub_token_f1_equals_seqevals_on_repeated_tags(seed: int, valid_gold: bool) -> None:
+    rng = np.random.default_rng(seed)
+    gold = random_tags(rng, 40, valid=valid_gold)
+    predicted = nearly(rng, gold)
+    # A word that the tokenizer drops has no sub-tokens.
+    pieces = [tuple(rng.integers(0, 4, size=len(row)).tolist()) for row in gold]
+    if not valid_gold:
+        # Gold spans are what strict reading finds; its tags are valid again.
+        gold = [list(spans_to_tags(spans_of(row), words_of(row))[0]) for row in gold]
+    predictions = [
+        replace(one, pieces=its_pieces) for one, its_pieces in zip(predictions_of(gold, predicted), pieces, strict=True)
+    ]
+    repeated_gold, repeated = (
+        [np.repeat(row, its_pieces).tolist() for row, its_pieces in zip(rows, pieces, strict=True)]
+        for rows in (gold, predicted)
+    )
+    ours = score_predictions(predictions, ["span_f1_subtoken"])["span_f1_subtoken"]
+    assert ours == pytest.approx(seqeval.metrics.f1_score(repeated_gold, repeated))
+
+
+def mentions_of_random_texts(seed: int) -> list[Prediction]:
+    """Return random entities of one or two words in texts of five words, many of which occur several times."""
+    rng = np.random.default_rng(seed)
+    # Different strings are of different length or share no word, so that which of two overlapping ones wins is certain.
+    vocabulary = ("a", "bb", "cccc", "dddddddd", "eeeeeeeeeeeeeeee")
+    predictions = []
+    for number in range(40):
+        numbers = rng.integers(len(vocabulary), size=int(rng.integers(1, 13)))
+        text, words = join_words([vocabulary[word] for word in numbers])
+        pairs = [(first, first + 1) for first in range(len(words) - 1) if numbers[first] < numbers[first + 1]]
+        possible = [(word, word) for word in range(len(words))] + pairs
+        gold, predicted = (
+            tuple(
+                Span(words[first][0], words[last][1], TYPES[(numbers[first] + numbers[last]) % len(TYPES)])
+                for first, last in possible
+                if rng.random() < 0.4
+            )
+            for _ in range(2)
+        )
+        predictions.append(Prediction(str(number), gold, predicted, words=words, text=text))
+    return predictions
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_string_set_f1_equals_scikit_learns_of_sets_of_labels(seed: int) -> None:
+    predictions = mentions_of_random_texts(seed)
+    gold, predicted = (
+        [{f"{span.label}:{(one.text or '')[span.start : span.end]}" for span in spans} for one, spans in answers]
+        for answers in (
+            [(one, one.gold or ()) for one in predictions],
+            [(one, one.predicted) for one in predictions],
+        )
+    )
+    indicators = MultiLabelBinarizer().fit([*gold, *predicted])
+    theirs = sklearn_metrics.f1_score(indicators.transform(gold), indicators.transform(predicted), average="micro")
+    assert score_predictions(predictions, ["entity_string_set_f1"])["entity_string_set_f1"] == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_occurrences_f1_equals_seqevals_of_tags_marked_by_regular_expressions(seed: int) -> None:
+    # Gold entities must fit tags here; the longest of overlapping ones is kept.
+    predictions = [replace(one, gold=without_overlaps(one.gold or ())) for one in mentions_of_random_texts(seed)]
+    gold, marked = [], []
+    for one in predictions:
+        text, words = one.text or "", one.words or ()
+        gold.append(list(spans_to_tags(one.gold or (), words)[0]))
+        tags = ["O"] * len(words)
+        strings = {(text[span.start : span.end], span.label) for span in one.predicted}
+        for string, label in sorted(strings, key=lambda pair: -len(pair[0])):
+            for match in re.finditer(rf"\b{string}\b", text):
+                places = [
+                    number for number, (start, end) in enumerate(words) if match.start() <= start and end <= match.end()
+                ]
+                if all(tags[place] == "O" for place in places):
+                    tags[places[0]] = f"B-{label}"
+                    tags[places[0] + 1 : places[-1] + 1] = [f"I-{label}"] * (len(places) - 1)
+        marked.append(tags)
+    ours = score_predictions(predictions, ["entity_occurrences_f1"])["entity_occurrences_f1"]
+    assert ours == pytest.approx(seqeval.metrics.f1_score(gold, marked, mode="strict", scheme=IOB2))
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -58,13 +58,13 @@ def tied_taggers(rng: np.random.Generator, sentences: int, runs: int = 2) -> lis
     return [np.column_stack([hits, hits + rng.poisson(0.3, sentences), gold]).astype(float) for hits in found]
 
 
-def share_of(happens: Callable[[np.random.Generator], bool], seed: int) -> float:
+def share_of(happens: Callable[[np.random.Generator], bool], seed: int, simulations: int = SIMULATIONS) -> float:
     """Return in which share of the simulations it happens."""
-    sources = (np.random.default_rng([seed, number]) for number in range(SIMULATIONS))
-    return sum(happens(rng) for rng in sources) / SIMULATIONS
+    sources = (np.random.default_rng([seed, number]) for number in range(simulations))
+    return sum(happens(rng) for rng in sources) / simulations
 
 
-@pytest.mark.parametrize("sentences", [200, 1000])
+@pytest.mark.parametrize("sentences", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_randomization_calls_one_tie_of_taggers_in_twenty_a_difference(sentences: int) -> None:
     def rejects(rng: np.random.Generator) -> bool:
         return approximate_randomization(*tied_taggers(rng, sentences), f1, trials=199, rng=rng) <= ALPHA
@@ -80,7 +80,7 @@ def test_randomization_of_right_and_wrong_errs_in_at_most_one_tie_in_twenty() ->
     assert share_of(rejects, 2) <= 0.055
 
 
-@pytest.mark.parametrize("examples", [200, 500, 2000])
+@pytest.mark.parametrize("examples", [200, 500, pytest.param(2000, marks=pytest.mark.slow)])
 def test_mid_p_mcnemar_calls_one_tie_in_twenty_a_difference_and_the_exact_test_fewer(examples: int) -> None:
     def p_values(rng: np.random.Generator) -> tuple[float, float]:
         right_a, right_b = (counts[:, 0] == 1 for counts in tied_classifiers(rng, examples))
@@ -113,7 +113,7 @@ def coverage(
     return percentile_share, bca_share
 
 
-@pytest.mark.parametrize("examples", [500, 2000])
+@pytest.mark.parametrize("examples", [500, pytest.param(2000, marks=pytest.mark.slow)])
 def test_nineteen_in_twenty_intervals_hold_the_true_accuracy(examples: int) -> None:
     percentile, bca = coverage(
         lambda rng: tied_classifiers(rng, examples, 1)[0], accuracy, ACCURACY, resamples=999, seed=4
@@ -122,13 +122,14 @@ def test_nineteen_in_twenty_intervals_hold_the_true_accuracy(examples: int) -> N
     assert 0.94 <= bca <= 0.96
 
 
-@pytest.mark.parametrize("sentences", [300, 1000])
+@pytest.mark.parametrize("sentences", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_nineteen_in_twenty_intervals_hold_the_true_f1(sentences: int) -> None:
     percentile, bca = coverage(lambda rng: tied_taggers(rng, sentences, 1)[0], f1, TRUE_F1, resamples=999, seed=5)
     assert 0.94 <= percentile <= 0.96
     assert 0.94 <= bca <= 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sentences", [300, 1000])
 def test_nineteen_in_twenty_paired_intervals_hold_the_true_difference(sentences: int) -> None:
     hits = np.zeros(2)
@@ -165,12 +166,15 @@ def tied_rankings(rng: np.random.Generator, examples: int) -> tuple[np.ndarray, 
     return gold, scores[0], scores[1]
 
 
-@pytest.mark.parametrize("examples", [200, 1000])
+@pytest.mark.parametrize("examples", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_delong_calls_one_tie_in_twenty_a_difference(examples: int) -> None:
-    assert 0.045 <= share_of(lambda rng: delong_test(*tied_rankings(rng, examples))[2] <= ALPHA, 8) <= 0.055
+    def rejects(rng: np.random.Generator) -> bool:
+        return delong_test(*tied_rankings(rng, examples))[2] <= ALPHA
+
+    assert 0.045 <= share_of(rejects, 8, simulations=30_000) <= 0.055
 
 
-@pytest.mark.parametrize("examples", [200, 1000])
+@pytest.mark.parametrize("examples", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_nineteen_in_twenty_intervals_hold_the_true_area(examples: int) -> None:
     truth = NormalDist().cdf(1.2 / np.sqrt(2))
 

@@ -43,7 +43,7 @@ def test_folders_and_runs_compare_alike(tmp_path: Path) -> None:
     weak, strong = tagging_run("weak", skill=0.6), tagging_run("strong", skill=0.9)
     folders = [run.save(tmp_path / run.name) for run in (weak, strong)]
     expected = compare_runs([weak, strong], resamples=200)
-    assert quick().compare(folders) == quick().compare([str(folder) for folder in folders])
+    assert quick().compare(folders).to_json() == quick().compare([str(folder) for folder in folders]).to_json()
     comparison = quick().compare([folders[0], strong])
     assert comparison.differences == expected.differences
     assert [row.scores for row in comparison.rows] == [row.scores for row in expected.rows]
@@ -52,10 +52,18 @@ def test_folders_and_runs_compare_alike(tmp_path: Path) -> None:
 def test_level_resamples_and_seed_are_passed_on() -> None:
     runs = [tagging_run("weak", skill=0.6), tagging_run("strong", skill=0.9)]
     ours = ModelComparator(level=0.8, resamples=300, seed=5).compare(runs, baseline="strong", metric="span_recall")
-    assert ours == compare_runs(runs, baseline="strong", metric="span_recall", level=0.8, resamples=300, seed=5)
-    assert ours != ModelComparator(level=0.8, resamples=300, seed=6).compare(
-        runs, baseline="strong", metric="span_recall"
-    )
+    theirs = compare_runs(runs, baseline="strong", metric="span_recall", level=0.8, resamples=300, seed=5)
+    assert ours.to_json() == theirs.to_json()
+    other = ModelComparator(level=0.8, resamples=300, seed=6).compare(runs, baseline="strong", metric="span_recall")
+    assert ours.to_json() != other.to_json()
+
+
+def test_a_mapping_gives_runs_other_names(tmp_path: Path) -> None:
+    folders = [tagging_run("adapter", skill=skill).save(tmp_path / str(skill)) for skill in (0.6, 0.9)]
+    with pytest.raises(InvalidSettingError, match="Two runs are named 'adapter'"):
+        quick().compare(folders)
+    comparison = quick().compare({"weak": folders[0], "strong": folders[1]})
+    assert [row.name for row in comparison.rows] == ["weak", "strong"]
 
 
 def test_runs_on_other_examples_are_refused_unless_the_common_ones_are_asked_for() -> None:

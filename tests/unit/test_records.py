@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,6 +30,8 @@ PREDICTIONS = st.builds(
     tags=st.none() | st.lists(TEXT).map(tuple),
     log_likelihood=st.none() | st.floats(-1e6, 0),
     target_tokens=st.none() | st.integers(0, 999),
+    pieces=st.none() | st.lists(st.integers(0, 99)).map(tuple),
+    text=st.none() | TEXT,
 )
 
 
@@ -45,6 +49,25 @@ def test_an_empty_answer_stays_an_empty_text() -> None:
 def test_a_missing_gold_answer_is_not_an_empty_one() -> None:
     assert Prediction.from_json(Prediction("a", None, ()).to_json()).gold is None
     assert Prediction.from_json(Prediction("a", (), ()).to_json()).gold == ()
+
+
+def test_what_was_read_is_shown_written_and_compared_nowhere(tmp_path: Path) -> None:
+    prediction = Prediction("a", (), (), pieces=(1, 2), text="my secret")
+    assert prediction.text == "my secret"
+    assert prediction == Prediction("a", (), (), pieces=(1, 2))
+    assert "secret" not in repr(prediction)
+    folder = replace(made_up_run(), predictions=(prediction,)).save(tmp_path / "run")
+    assert [path.name for path in sorted(folder.iterdir()) if "secret" in path.read_text(encoding="utf-8")] == []
+    (read,) = Run.load(folder).predictions
+    assert (read.pieces, read.text) == ((1, 2), None)
+
+
+def test_numbers_of_sub_tokens_are_written_and_compared() -> None:
+    prediction = Prediction("a", (), (), words=((0, 2), (3, 5)), pieces=(1, 3))
+    assert prediction.to_json()["pieces"] == (1, 3)
+    assert Prediction.from_json(json.loads(json.dumps(prediction.to_json()))).pieces == (1, 3)
+    assert prediction != Prediction("a", (), (), words=((0, 2), (3, 5)), pieces=(1, 2))
+    assert "pieces" not in Prediction("a", (), ()).to_json()
 
 
 def test_spans_are_equal_by_place_and_label() -> None:
@@ -127,6 +150,18 @@ def test_a_damaged_run_is_refused_by_name(tmp_path: Path, damage: str) -> None:
         text = (folder / damage).read_text()
         (folder / damage).write_text(text[: len(text) // 2])
     with pytest.raises(DataError, match="is damaged"):
+        Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    "tamper", [lambda lines: lines[:-1], lambda lines: lines[::-1], lambda lines: [*lines, lines[0]]]
+)
+def test_predictions_that_are_not_those_that_were_written_are_refused(tmp_path: Path, tamper: Any) -> None:
+    predictions = tuple(Prediction(str(number), "yes", "no") for number in range(3))
+    folder = Run("run", "text-classification", ("accuracy",), predictions=predictions).save(tmp_path / "run")
+    file = folder / "predictions.jsonl"
+    file.write_text("".join(tamper(file.read_text().splitlines(keepends=True))))
+    with pytest.raises(DataError, match="damaged.*predictions.jsonl is not what was written: 3 rows"):
         Run.load(folder)
 
 

@@ -17,6 +17,7 @@ from lightft.significance import (
     paired_bootstrap_difference,
     percentile_from_resamples,
     resampled_scores,
+    resampled_scores_by_rows,
 )
 
 
@@ -186,6 +187,19 @@ def test_an_undefined_difference_among_others_has_no_p() -> None:
     p_values = joint_randomization([a, b, nothing_counted], f1, [(0, 1), (0, 2)], trials=500, rng=rng())
     assert math.isnan(p_values[1])
     assert p_values[0] == pytest.approx(joint_randomization([a, b], f1, [(0, 1)], trials=500, rng=rng())[0], abs=0.1)
+
+
+def test_runs_scored_by_rows_are_scored_on_the_same_resamples() -> None:
+    a, b = taggers(80, 2)
+
+    def score(rows: list[np.ndarray]) -> float:
+        return float(f1(np.sum(rows, axis=0)))
+
+    by_rows = resampled_scores_by_rows([[*a], [*b], [*a]], score, resamples=400, rng=rng())
+    assert by_rows.shape == (3, 400)
+    assert (by_rows[0] == by_rows[2]).all()
+    by_counts = resampled_scores([a, b], f1, resamples=4000, rng=rng(1))
+    assert (by_rows[0] - by_rows[1]).std() == pytest.approx((by_counts[0] - by_counts[1]).std(), rel=0.15)
 
 
 def test_no_pairs_have_no_p_values() -> None:

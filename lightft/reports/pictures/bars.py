@@ -14,7 +14,7 @@ from lightft.comparison import Comparison, Method
 from lightft.metrics.span_errors import OUTCOMES
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, list_canvas, list_lines
 from lightft.reports.pictures.picture import MOST_LINES, Picture, lines_word, mean_cost, mean_of, not_drawn, runs_of
-from lightft.reports.pictures.style import COLOURS, INK, MUTED, PAGE, add_legend, short_names
+from lightft.reports.pictures.style import COLOURS, INK, MUTED, PAGE, add_legend, chosen_methods, names_of
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.wording import size_words
 
@@ -39,11 +39,13 @@ class _Bar:
         name: of the method.
         parts: what it is made of, by the words for it, from left to right.
         mark: where a tick stands; ``nan`` for none.
+        end: what is written at its end.
     """
 
     name: str
     parts: Mapping[str, float]
     mark: float
+    end: str
 
 
 @dataclass(frozen=True)
@@ -58,35 +60,32 @@ class _Words:
 def outcome_picture(comparison: Comparison) -> Picture | None:
     """Return what became of the entities; None where answers are no spans."""
     bars = []
-    for method in comparison.ranked_methods():
+    for method in chosen_methods(comparison, MOST_LINES):
         errors = [row.span_errors for row in runs_of(comparison, method) if row.span_errors is not None]
         if errors:
             parts = {outcome: mean_of([one.kinds[outcome] for one in errors]) for outcome in OUTCOMES}
             gold = sum(parts.values()) - parts["invented"]
-            bars.append(_Bar(method.name, parts, mark=gold))
+            bars.append(_Bar(method.name, parts, mark=gold, end=_number_words(parts["found"])))
     if not any(sum(bar.parts.values()) for bar in bars):
         return None
-    shown = bars[:MOST_LINES]
     several = any(method.seeds > 1 for method in comparison.methods)
     caption = (
         "What became of the entities of the test set"
         + (", the mean of several seeds" if several else "")
         + ". Up to the tick are the gold entities, behind it predictions that no gold entity matches; at the end how many "
-        "were found." + not_drawn(len(comparison.methods) - len(shown), lines_word(comparison))
+        "were found." + not_drawn(len(comparison.methods) - len(bars), lines_word(comparison))
     )
     words = _Words("entities", _number_words, "gold entities")
-    ends = [_number_words(bar.parts["found"]) for bar in shown]
-    svg = drawn("outcomes", caption, lambda: _draw(shown, ends, _COLOUR_OF_OUTCOME, words))
+    svg = drawn("outcomes", caption, lambda: _draw(comparison, bars, _COLOUR_OF_OUTCOME, words))
     return Picture("Span errors", caption, (svg,))
 
 
 def memory_picture(comparison: Comparison) -> Picture | None:
     """Return what fills the memory while training; None where no run measured it."""
-    bars = [_memory_of(comparison, method) for method in comparison.ranked_methods()]
-    bars = [bar for bar in bars if bar.parts]
-    if not bars:
+    bars = [_memory_of(comparison, method) for method in chosen_methods(comparison, MOST_LINES)]
+    shown = [bar for bar in bars if bar.parts]
+    if not shown:
         return None
-    shown = bars[:MOST_LINES]
     measured = [not math.isnan(bar.mark) for bar in shown]
     missing = [words for words, _ in _MEMORY.values() if any(words not in bar.parts for bar in shown)]
     caption = (
@@ -98,22 +97,22 @@ def memory_picture(comparison: Comparison) -> Picture | None:
     )
     colours = {words: colour for words, colour in _MEMORY.values() if any(words in bar.parts for bar in shown)}
     words = _Words("memory", size_words, "measured peak")
-    ends = [size_words(bar.mark) for bar in shown]
-    svg = drawn("memory", caption, lambda: _draw(shown, ends, colours, words))
+    svg = drawn("memory", caption, lambda: _draw(comparison, shown, colours, words))
     return Picture("Memory", caption, (svg,))
 
 
 def _memory_of(comparison: Comparison, method: Method) -> _Bar:
     parts = {words: mean_cost(comparison, method, key) for key, (words, _) in _MEMORY.items()}
     measured = {words: size for words, size in parts.items() if math.isfinite(size)}
-    return _Bar(method.name, measured, mark=mean_cost(comparison, method, "peak_memory_bytes"))
+    peak = mean_cost(comparison, method, "peak_memory_bytes")
+    return _Bar(method.name, measured, mark=peak, end=size_words(peak))
 
 
-def _draw(bars: Sequence[_Bar], ends: Sequence[str], colours: Mapping[str, str], words: _Words) -> Figure:
-    canvas = list_canvas(len(bars) + 1)
+def _draw(comparison: Comparison, bars: Sequence[_Bar], colours: Mapping[str, str], words: _Words) -> Figure:
+    canvas = list_canvas(len(bars))
     axes = canvas.subplots()
-    names = short_names([bar.name for bar in bars], NAME_WIDTH)
-    lines = [Line(names[bar.name], end) for bar, end in zip(bars, ends, strict=True)]
+    names = names_of(comparison, NAME_WIDTH)
+    lines = [Line(names[bar.name], bar.end) for bar in bars]
     for bar, height in zip(bars, list_lines(axes, lines), strict=True):
         _draw_bar(axes, bar, height, colours, words)
     axes.set_xlim(0, 1.02 * max(max(sum(bar.parts.values()), 0 if math.isnan(bar.mark) else bar.mark) for bar in bars))

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from lightft.comparison import Comparison, ComparisonRow
 from lightft.reports.pictures.picture import Picture, lines_word, not_drawn, runs_of
-from lightft.reports.pictures.style import COLOURS, INK, MUTED, WIDTH, chosen_methods, new_canvas, short, short_names
+from lightft.reports.pictures.style import COLOURS, INK, MUTED, WIDTH, chosen_methods, names_of, new_canvas, short_names
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.wording import percent_words
 
@@ -60,7 +60,7 @@ def confusion_picture(comparison: Comparison) -> Picture | None:
         + not_drawn(len(labels) - len(shown), "labels")
         + not_drawn(len(comparison.methods) - len(tables), lines_word(comparison))
     )
-    return Picture("Confusions", caption, (drawn("confusion", caption, lambda: _draw(drawable, shown)),))
+    return Picture("Confusions", caption, (drawn("confusion", caption, lambda: _draw(comparison, drawable, shown)),))
 
 
 def _cells_of(row: ComparisonRow) -> _Cells:
@@ -99,7 +99,7 @@ def _limited_to(shown: Sequence[_Line], cells: _Cells) -> _Cells:
     return limited
 
 
-def _draw(tables: dict[str, _Cells], labels: Sequence[_Line]) -> Figure:
+def _draw(comparison: Comparison, tables: dict[str, _Cells], labels: Sequence[_Line]) -> Figure:
     filled = {cell for cells in tables.values() for cell, count in cells.items() if count}
     rows = [*labels, *([_INVENTED] if any(row == _INVENTED for row, _ in filled) else [])]
     columns = [*labels, *(one for one in (_OTHER, _MISSED) if any(column == one for _, column in filled))]
@@ -107,9 +107,11 @@ def _draw(tables: dict[str, _Cells], labels: Sequence[_Line]) -> Figure:
     down = -(-len(tables) // beside)
     canvas = new_canvas(down * (0.95 + (0.36 if beside == 2 else 0.32) * len(rows)), WIDTH)
     panels = canvas.subplots(down, beside, squeeze=False).ravel()
-    names = short_names([*tables], 17 if beside == 2 else 36)
+    texts = short_names([line.text for line in labels], 10)
+    names = names_of(comparison, 17 if beside == 2 else 34)
     for axes, (name, cells) in zip(panels, tables.items(), strict=False):
         _draw_matrix(axes, name, cells, rows, columns)
+        _label_axes(axes, rows, columns, texts)
         axes.set_title(names[name], loc="left", fontweight="bold")
     for axes in panels[len(tables) :]:
         axes.set_visible(False)
@@ -124,15 +126,18 @@ def _draw_matrix(axes: Axes, name: str, cells: _Cells, rows: Sequence[_Line], co
                 _draw_cell(axes, (x, y), name, gold, predicted, cells[gold, predicted], total)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
+
+
+def _label_axes(axes: Axes, rows: Sequence[_Line], columns: Sequence[_Line], texts: dict[str, str]) -> None:
     few = len(columns) <= 3
     axes.set_xticks(
         [x + 0.5 for x in range(len(columns))],
-        [short(column.text, 10) for column in columns],
+        [_text(column, texts) for column in columns],
         rotation=0 if few else 35,
         rotation_mode="default" if few else "anchor",
         ha="center" if few else "right",
     )
-    axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row.text, 10) for row in rows])
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], [_text(row, texts) for row in rows])
     for line, tick in zip([*rows, *columns], [*axes.get_yticklabels(), *axes.get_xticklabels()], strict=True):
         tick.set_color(INK if line.is_label else MUTED)
     axes.tick_params(length=0)
@@ -161,6 +166,10 @@ def _draw_cell(
         **words,
     )
     number.set_in_layout(False)
+
+
+def _text(line: _Line, texts: dict[str, str]) -> str:
+    return texts[line.text] if line.is_label else line.text
 
 
 def _number_words(count: int) -> str:

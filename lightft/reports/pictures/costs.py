@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lightft.comparison import Comparison, Method, MetricInfo
 from lightft.reports.pictures.picture import Picture, is_drawable, lines_word, mean_cost, not_drawn, score_tip
-from lightft.reports.pictures.style import INK, name_methods, new_canvas, plain_axes, short_names, styles_of
+from lightft.reports.pictures.style import INK, name_methods, names_of, new_canvas, plain_axes, styles_of
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.wording import percent_words, size_words
 
@@ -65,11 +65,11 @@ def _against(comparison: Comparison, cost: _Cost) -> Picture | None:
     if len({point.cost for point in points}) < 2:
         return None
     front = _front(points, metric, cost)
-    names = short_names([method.name for method in comparison.methods], 40)
+    names = names_of(comparison, 30)
     caption = (
         f"{metric.directed_name} against {cost.name}, with {percent_words(comparison.level)} intervals of the score. "
-        f"The stepped line is the best score at no {'more' if cost.less_is_better else 'fewer'} {cost.name}; intervals "
-        f"left aside, nothing beats in both {', '.join(names[point.method.name] for point in front)}."
+        "The stepped line joins those that no other beats in both, intervals left aside: "
+        f"{', '.join(names[point.method.name] for point in front)}."
         + _process_remark(comparison, cost)
         + not_drawn(len(comparison.methods) - len(points), lines_word(comparison))
     )
@@ -100,7 +100,7 @@ def _front(points: Sequence[_Point], metric: MetricInfo, cost: _Cost) -> list[_P
 def _draw(
     comparison: Comparison, points: Sequence[_Point], front: Sequence[_Point], metric: MetricInfo, cost: _Cost
 ) -> Figure:
-    canvas = new_canvas(3.1)
+    canvas = new_canvas(2.6)
     axes = canvas.subplots()
     # The line is behind all marks; with equal costs on both ends it would be a dot, so that it runs to the last point.
     steps = [(point.cost, point.method.mean) for point in front]

@@ -71,7 +71,7 @@ def _points(history: Sequence[Mapping[str, Any]], key: str) -> Array:
 
 
 def _draw(comparison: Comparison, methods: Sequence[Method], curves: _Curves, with_dots: bool) -> Figure:
-    canvas = new_canvas(2.9)
+    canvas = new_canvas(2.4)
     axes = canvas.subplots()
     styles = styles_of(comparison)
     for method in reversed(methods):

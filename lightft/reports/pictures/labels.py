@@ -80,7 +80,7 @@ def _supports(table: _Table) -> dict[str, int]:
 
 def _draw(comparison: Comparison, methods: Sequence[Method], groups: Sequence[tuple[Sequence[str], _Table]]) -> Figure:
     lines = sum(len(labels) for labels, _ in groups) + 0.6 * (len(groups) - 1)
-    canvas = new_canvas(0.6 + 0.22 * math.ceil(len(methods) / 2) + (0.14 + 0.08 * len(methods)) * lines)
+    canvas = new_canvas(0.6 + (0.14 + 0.08 * len(methods)) * lines)
     axes = canvas.subplots()
     styles = styles_of(comparison)
     ticks: dict[float, str] = {}

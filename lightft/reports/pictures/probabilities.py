@@ -77,7 +77,7 @@ def _positive_class(comparison: Comparison) -> str:
 
 
 def _unit_square(x: str, y: str, chance: Sequence[tuple[float, float]]) -> Figure:
-    canvas = new_canvas(3.6)
+    canvas = new_canvas(3.3)
     axes = canvas.subplots()
     axes.plot(*zip(*chance, strict=True), color=RULE, linewidth=1.4)
     axes.set_xlim(-0.01, 1.01)

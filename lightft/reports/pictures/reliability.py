@@ -18,9 +18,9 @@ from lightft.reports.pictures.style import (
     Style,
     chosen_methods,
     name_methods,
+    names_of,
     new_canvas,
     plain_axes,
-    short_names,
     styles_of,
 )
 from lightft.reports.pictures.svg import drawn, tip
@@ -40,7 +40,7 @@ def reliability_picture(comparison: Comparison) -> Picture | None:
     bins = {name: pooled for name, pooled in bins.items() if pooled}
     if not bins:
         return None
-    names = short_names([*bins], 40)
+    names = names_of(comparison, 40)
     errors = ", ".join(f"{names[name]} {score_words(_calibration_error(pooled))}" for name, pooled in bins.items())
     caption = (
         "Above: what share of the answers of each confidence is right; on the diagonal confidence is what it says. Below: "
@@ -79,7 +79,7 @@ def _calibration_error(bins: _Bins) -> float:
 
 
 def _draw(bins: Mapping[str, _Bins], styles: Mapping[str, Style]) -> Figure:
-    canvas = new_canvas(4.3)
+    canvas = new_canvas(4.0)
     upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=RULE, linewidth=1.4)
     for place, (name, pooled) in reversed([*enumerate(bins.items())]):

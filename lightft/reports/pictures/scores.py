@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lightft.comparison import Comparison, Method, MetricInfo
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, draw_interval, height_of, list_canvas, list_lines
 from lightft.reports.pictures.picture import MOST_LINES, Picture, lines_word, mean_of, not_drawn, runs_of, score_tip
-from lightft.reports.pictures.style import new_canvas, short_names, styles_of
+from lightft.reports.pictures.style import chosen_methods, names_of, new_canvas, styles_of
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.significance import Interval
 from lightft.wording import percent_words, score_words
@@ -24,11 +24,10 @@ def score_picture(comparison: Comparison) -> Picture | None:
     metric = comparison.metric(comparison.headline)
     if not any(math.isfinite(row.scores[metric.name].value) for row in comparison.rows):
         return None
-    methods = comparison.ranked_methods()
-    shown = methods[:MOST_LINES]
+    shown = chosen_methods(comparison, MOST_LINES)
     svg = drawn("score", f"{metric.name} of each method", lambda: _draw_headline(comparison, shown, metric))
     caption = f"{metric.directed_name}, the best first. {_what_is_drawn(comparison)}"
-    return Picture("Scores", caption + not_drawn(len(methods) - len(shown), lines_word(comparison)), (svg,))
+    return Picture("Scores", caption + not_drawn(len(comparison.methods) - len(shown), lines_word(comparison)), (svg,))
 
 
 def _what_is_drawn(comparison: Comparison) -> str:
@@ -62,7 +61,7 @@ def _draw_methods(axes: Axes, comparison: Comparison, methods: Sequence[Method],
     scores = {method.name: _score(comparison, method, metric) for method in methods}
     means = [mean for mean, _ in scores.values() if not math.isnan(mean)]
     best = (max if metric.higher_is_better else min)(means, default=math.nan)
-    names = short_names([*scores], NAME_WIDTH)
+    names = names_of(comparison, NAME_WIDTH)
     lines = [
         Line(
             names[name],

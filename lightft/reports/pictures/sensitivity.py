@@ -16,7 +16,7 @@ from lightft.comparison import Comparison, Method, MetricInfo
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, list_canvas, list_lines
 from lightft.reports.pictures.picture import MOST_LINES, Picture, is_drawable, lines_word, not_drawn, runs_of, score_tip
 from lightft.reports.pictures.scores import draw_method
-from lightft.reports.pictures.style import MUTED, name_methods, new_canvas, plain_axes, short, short_names, styles_of
+from lightft.reports.pictures.style import MUTED, name_methods, names_of, new_canvas, plain_axes, short, styles_of
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.wording import percent_words, score_words
 
@@ -122,7 +122,7 @@ def _order(one: _Setting) -> tuple[float, str]:
 
 
 def _draw_numeric(comparison: Comparison, groups: Sequence[_Group], metric: MetricInfo, name: str) -> Figure:
-    canvas = new_canvas(3.0)
+    canvas = new_canvas(2.6)
     axes = canvas.subplots()
     styles = styles_of(comparison)
     settings = {one.method.name: one for group in groups for one in group}
@@ -163,7 +163,7 @@ def _draw_categorical(comparison: Comparison, groups: Sequence[_Group], metric: 
     settings = [one for group in groups for one in group]
     canvas = list_canvas(len(settings))
     axes = canvas.subplots()
-    names = short_names([*dict.fromkeys(one.method.name for one in settings)], NAME_WIDTH // 2)
+    names = names_of(comparison, NAME_WIDTH // 2)
     lines = [
         Line(
             f"{short(_value_words(one.value), NAME_WIDTH // 2)}: {names[one.method.name]}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = [
     "add_legend",
     "chosen_methods",
     "name_methods",
+    "names_of",
     "new_canvas",
     "plain_axes",
     "short",
@@ -133,12 +135,17 @@ def styles_of(comparison: Comparison) -> dict[str, Style]:
 
     Methods beyond the palette are small grey dots without an entry in the legend.
     """
-    names = short_names([method.name for method in comparison.methods], 20)
+    names = names_of(comparison, 30)
     styles = {name: Style(MUTED, "o", "-", label=None) for name in names}
     looks = zip(COLOURS, _SHAPES, _DASHES, strict=True)
     for method, (colour, shape, dash) in zip(chosen_methods(comparison), looks, strict=False):
         styles[method.name] = Style(colour, shape, dash, label=names[method.name])
     return styles
+
+
+def names_of(comparison: Comparison, most: int) -> dict[str, str]:
+    """Return the name of each method in at most about ``most`` letters, the same in every picture."""
+    return short_names([method.name for method in comparison.methods], most)
 
 
 def short_names(names: Sequence[str], most: int) -> dict[str, str]:
@@ -155,11 +162,29 @@ def short_names(names: Sequence[str], most: int) -> dict[str, str]:
             name: f"{'…' if start else ''}{text[: len(text) - end]}{'…' if end else ''}"
             for name, text in zip(shown, rest, strict=True)
         }
-    shortened = {name: short(text, most) for name, text in shown.items()}
-    texts = [*shortened.values()]
+    return _numbered(_told_apart(shown, most))
+
+
+def _told_apart(names: Mapping[str, str], most: int) -> dict[str, str]:
+    """Return each text in at most ``most`` letters; of those that would look the same, the part where they differ."""
+    short_texts = {name: short(text, most) for name, text in names.items()}
+    for text in dict.fromkeys(short_texts.values()):
+        alike = {name: names[name] for name, other in short_texts.items() if other == text}
+        if len(alike) > 1:
+            start = _shared_words([*alike.values()])
+            end = _shared_words([full[start:][::-1] for full in alike.values()])
+            for name, full in alike.items():
+                middle = short(full[start : len(full) - end], most // 2)
+                head = full[: most - len(middle) - 2] + "…" if start + len(middle) >= most else full[:start]
+                short_texts[name] = short(f"{head}{middle}", most - 1) + ("…" if end else "")
+    return short_texts
+
+
+def _numbered(names: Mapping[str, str]) -> dict[str, str]:
+    texts = [*names.values()]
     return {
         name: f"{text} ({texts[: place + 1].count(text)})" if texts.count(text) > 1 else text
-        for place, (name, text) in enumerate(shortened.items())
+        for place, (name, text) in enumerate(names.items())
     }
 
 
@@ -213,11 +238,16 @@ def name_methods(canvas: Figure, styles: Iterable[Style], *, as_lines: bool = Fa
 def add_legend(canvas: Figure, handles: Mapping[str, Artist]) -> None:
     """Say above the picture what is drawn how, in the order given."""
     if handles:
+        widths = [_width(label) for label in handles]
+        half = math.ceil(len(widths) / 2)
+        columns = 2 if max(widths[:half]) + max(widths[half:], default=0) <= 36 else 1
+        # The legend shall not take from the height of the axes.
+        canvas.set_figheight(canvas.get_figheight() + 0.2 * math.ceil(len(handles) / columns))
         canvas.legend(
             [*handles.values()],
             [*handles],
             loc="outside upper left",
-            ncols=2,
+            ncols=columns,
             borderpad=0,
             handlelength=1.8,
             columnspacing=1.5,
