@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from reporting import describe_machine, write_result
 
 from lightft import LoRATrainer, ModelLoader, Run, TaskData, load_data
+from lightft.comparison import Comparison, compare_runs
 from lightft.metrics import build_metric, per_label_table
 from lightft.metrics.metric import count_rows
 from lightft.tasks import TokenClassification
@@ -34,7 +36,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "crf": {"decoding": "crf"},
     "crf_sqrt_balanced": {"decoding": "crf", "class_weights": "sqrt-balanced"},
 }
-RESAMPLES = 10_000
 # Of one run of 300 steps with its predictions, on two cores of a server processor.
 _SECONDS_PER_STEP, _SECONDS_PER_PREDICTION = 0.3, 20.0
 
@@ -104,49 +105,36 @@ def _training_set(data: TaskData) -> dict[str, Any]:
 
 
 def _scores(runs: Mapping[str, Sequence[Run]], labels: Sequence[str]) -> dict[str, Any]:
-    """Return the means over seeds of every setting, with intervals of span F1 and of what it gains on the baseline."""
-    metric = build_metric("span_f1", labels)
-    counts = {
-        name: np.stack([count_rows(run.predictions, metric) for run in of_name]) for name, of_name in runs.items()
-    }
-    resampled = {name: _resampled_f1(rows, metric) for name, rows in counts.items()}
+    """Return the means over seeds of every setting, and what it gains on the baseline, with intervals and verdicts."""
     found: dict[str, Any] = {}
     for name, of_name in runs.items():
-        by_seed = metric.score(counts[name].sum(axis=1))
-        low, high = np.quantile(resampled[name], [0.025, 0.975])
+        [method] = _compared(of_name).methods
+        by_seed = [run.scores["span_f1"]["value"] for run in of_name]
         found |= {
-            f"{name}_span_f1": float(by_seed.mean()),
-            f"{name}_span_f1_low": float(low),
-            f"{name}_span_f1_high": float(high),
+            f"{name}_span_f1": method.mean,
+            f"{name}_span_f1_low": method.interval.low,
+            f"{name}_span_f1_high": method.interval.high,
             f"{name}_span_f1_by_seed": ", ".join(f"{score:.4f}" for score in by_seed),
+            f"{name}_train_seconds": float(np.mean([run.cost["train_seconds"] for run in of_name])),
+            **_means_by_type(name, of_name, labels),
         }
-        if BASELINE in runs and name != BASELINE:
-            gain = np.quantile(resampled[name] - resampled[BASELINE], [0.025, 0.975])
-            baseline = metric.score(counts[BASELINE].sum(axis=1))
+    others = [run for name, of_name in runs.items() if name != BASELINE for run in of_name]
+    if BASELINE in runs and others:
+        baseline = f"{BASELINE}-seed{runs[BASELINE][0].seed}"
+        for difference in _compared([*runs[BASELINE], *others], baseline=baseline).differences:
             found |= {
-                f"{name}_gain": float(by_seed.mean() - baseline.mean()),
-                f"{name}_gain_low": float(gain[0]),
-                f"{name}_gain_high": float(gain[1]),
+                f"{difference.a}_gain": difference.difference,
+                f"{difference.a}_gain_low": difference.interval.low,
+                f"{difference.a}_gain_high": difference.interval.high,
+                f"{difference.a}_gain_p": difference.adjusted_p_value,
+                f"{difference.a}_gain_verdict": difference.verdict,
             }
-        found |= _means_by_type(name, of_name, labels)
-        found[f"{name}_train_seconds"] = float(np.mean([run.cost["train_seconds"] for run in of_name]))
     return found
 
 
-def _resampled_f1(counts: np.ndarray, metric: Any) -> np.ndarray:
-    """Return the mean F1 over seeds of resampled seeds and sentences; the same draws for every setting.
-
-    Seeds are drawn with replacement from those trained, and so are sentences (a pigeonhole bootstrap, Owen 2007). With
-    three seeds the luck of training is only roughly told.
-    """
-    rng = np.random.default_rng(0)
-    seeds, sentences, _ = counts.shape
-    scores = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        times = np.bincount(rng.integers(sentences, size=sentences), minlength=sentences)
-        drawn = rng.integers(seeds, size=seeds)
-        scores[draw] = metric.score(np.einsum("s,rsk->rk", times, counts))[drawn].mean()
-    return scores
+def _compared(runs: Sequence[Run], **options: Any) -> Comparison:
+    """Compare runs by span F1 alone; those that differ in the seed alone are one method."""
+    return compare_runs([replace(run, metrics=("span_f1",)) for run in runs], **options)
 
 
 def _means_by_type(name: str, runs: Sequence[Run], labels: Sequence[str]) -> dict[str, float]:

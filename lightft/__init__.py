@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from lightft.llm_ner import LLMNERExtractor as LLMNERExtractor
     from lightft.models import ModelLoader as ModelLoader
     from lightft.multitask import MultiTaskTrainer as MultiTaskTrainer
+    from lightft.recipe import Recipe as Recipe
+    from lightft.recipe import run_recipe as run_recipe
     from lightft.records import Example as Example
     from lightft.records import Message as Message
     from lightft.records import Prediction as Prediction
     from lightft.records import Run as Run
     from lightft.records import Span as Span
+    from lightft.sweeping import Budget as Budget
+    from lightft.sweeping import Search as Search
+    from lightft.sweeping import grid as grid
+    from lightft.sweeping import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -34,6 +40,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AdapterSet": "lightft.adapter_sets",
     "AdapterSpec": "lightft.adapters",
+    "Budget": "lightft.sweeping",
     "Example": "lightft.records",
     "LLMNERExtractor": "lightft.llm_ner",
     "LightFTError": "lightft.errors",
@@ -44,19 +51,25 @@ _HOME = {
     "MultiTaskTrainer": "lightft.multitask",
     "Prediction": "lightft.records",
     "QLoRATrainer": "lightft.experiment",
+    "Recipe": "lightft.recipe",
     "Run": "lightft.records",
+    "Search": "lightft.sweeping",
     "Span": "lightft.records",
     "TaskData": "lightft.data",
     "combine": "lightft.combining",
     "export": "lightft.exporters",
+    "grid": "lightft.sweeping",
     "load": "lightft.inference",
     "load_adapters": "lightft.adapter_sets",
     "load_data": "lightft.data",
+    "run_recipe": "lightft.recipe",
+    "sweep": "lightft.sweeping",
 }
 
 __all__ = [
     "AdapterSet",
     "AdapterSpec",
+    "Budget",
     "Example",
     "LLMNERExtractor",
     "LightFTError",
@@ -67,14 +80,19 @@ __all__ = [
     "MultiTaskTrainer",
     "Prediction",
     "QLoRATrainer",
+    "Recipe",
     "Run",
+    "Search",
     "Span",
     "TaskData",
     "combine",
     "export",
+    "grid",
     "load",
     "load_adapters",
     "load_data",
+    "run_recipe",
+    "sweep",
 ]
 
 

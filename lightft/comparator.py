@@ -124,7 +124,7 @@ class ModelComparator:
         # Only models in memory need the deep-learning stack.
         from lightft.cost import Stopwatch
         from lightft.data import examples_fingerprint
-        from lightft.experiment import as_predictor
+        from lightft.experiment import as_predictor, prediction_cost
         from lightft.models import count_parameters
 
         model = as_predictor(given)
@@ -144,8 +144,7 @@ class ModelComparator:
             data={"test_fingerprint": fingerprint, "rows": {"test": len(dataset)}},
             cost={
                 "total_parameters": total,
-                "predict_seconds": predicting.seconds,
-                "predictions_per_second": len(dataset) / predicting.seconds,
+                **prediction_cost(model, dataset, predicting),
             },
             predictions=tuple(predictions),
             path=folder,

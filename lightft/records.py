@@ -150,8 +150,12 @@ class Run:
         training: the training settings as they were used.
         seed: seeds model initialisation, order of the data and dropout.
         data: ``source``, ``fingerprint``, rows per split, ``duplicates``; what was dropped or repaired.
-        cost: ``train_seconds``, ``peak_memory_bytes``, ``trainable_parameters``, ``total_parameters``,
-            ``adapter_bytes``, ``predict_seconds``, ``predictions_per_second``.
+        cost: ``load_seconds``, ``train_seconds``, ``seconds_to_best``, ``seconds_per_step``, ``train_rows_per_second``,
+            ``train_tokens_per_second``, ``padding_share``; ``energy_joules`` where the machine tells;
+            ``peak_memory_bytes`` (measured) and ``peak_memory_is_of_process``; ``weight_bytes``, ``gradient_bytes``,
+            ``optimizer_bytes``, ``activation_bytes`` (counted tensor by tensor); ``trainable_parameters``,
+            ``total_parameters``, ``saved_parameters``, ``adapter_bytes``; ``predict_seconds``,
+            ``predictions_per_second``, ``predict_tokens_per_second``.
         history: one row per logged step or validation: ``step``, ``epoch``, ``train_loss``, ``learning_rate``, or
             ``validation_<metric>``.
         environment: package versions, device, number of threads, date.

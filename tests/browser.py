@@ -180,7 +180,7 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **described)
 
     def complaints(self) -> list[str]:
-        """Return errors and warnings of the console, violations of the content policy, and requests of anything but files."""
+        """Return errors and warnings of the console, violations of the policy, and requests of anything but files."""
         found = []
         for event in self._browser.events(self._session):
             params = event.get("params", {})

@@ -42,13 +42,13 @@ _LATEX = (
 )  # fmt: skip
 _MARKDOWN = (
     "[x](javascript:alert(1))", "![x](//evil.example/x.png)", "<http://evil.example>", "http://evil.example",
-    "HTTPS://evil.example", "www.evil.example", "x@evil.example", "@everyone", "[x][1]", "[1]: //evil.example", "`c`", "```sh",
-    "*d*", "__e__", "~~f~~", "a|b", "|---|", "# g", "- h", "1. i", "> j", "+ k", "===", "---", "    code", "\\", "&copy;",
-    "f\ng\n\n# h", "<b>", "[^1]", "- [ ] l", "#1", "$x^2$",
+    "HTTPS://evil.example", "www.evil.example", "x@evil.example", "@everyone", "[x][1]", "[1]: //evil.example", "`c`",
+    "```sh", "*d*", "__e__", "~~f~~", "a|b", "|---|", "# g", "- h", "1. i", "> j", "+ k", "===", "---", "    code", "\\",
+    "&copy;", "f\ng\n\n# h", "<b>", "[^1]", "- [ ] l", "#1", "$x^2$",
 )  # fmt: skip
 _BIDI = (
-    "\u202etxet", "\u2066\u202egnp.exe", "\u2067\u2068\u2069", "\u202a\u202b\u202c\u202d", "\u200f\u200e\u061c", "שלום [x](y)",
-    "مرحبا <b>", "a\u0300\u0301\u0302", "\U0001f600", "中文", "\ufeff", "\u200b", "\u2028", "\u2029",
+    "\u202etxet", "\u2066\u202egnp.exe", "\u2067\u2068\u2069", "\u202a\u202b\u202c\u202d", "\u200f\u200e\u061c",
+    "שלום [x](y)", "مرحبا <b>", "a\u0300\u0301\u0302", "\U0001f600", "中文", "\ufeff", "\u200b", "\u2028", "\u2029",
 )  # fmt: skip
 _ODD = ("\x00", "\ud800", "\x1b[31m", "\x7f", "\x85", "\ufffe", "\x08\x08\x08", "nan", "None", "-", "0", "p = 0.01")
 _PIECES = (*_HTML, *_CSS, *_SHEET, *_LATEX, *_MARKDOWN, *_BIDI, *_ODD)

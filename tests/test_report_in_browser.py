@@ -1,4 +1,4 @@
-"""The report page in a real browser, from disk and without network: nothing overflows, complains or runs but its own script."""
+"""The report page in a real browser, from disk and without network: nothing overflows, complains or runs unasked."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ _CONTRASTS = """(() => {
     .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
     .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
   const found = {};
-  for (const what of [".eyebrow", "h1", ".finding", ".caption", "thead th", "tbody small", ".who", "summary", "mark", "mark b",
-                      ".missed mark", ".is-wrong", ".is-right", ".verdict", "dt", "footer p", "figcaption"]) {
+  for (const what of [".eyebrow", "h1", ".finding", ".caption", "thead th", "tbody small", ".who", "summary", "mark",
+                      "mark b", ".missed mark", ".is-wrong", ".is-right", ".verdict", "dt", "footer p", "figcaption"]) {
     const element = document.querySelector(what);
     if (!element) continue;
     const behind = [];
@@ -96,8 +96,9 @@ _CONTRASTS = """(() => {
 
 def test_a_click_on_a_heading_sorts_the_rows(browser: Browser, file: Path) -> None:
     page = browser.open(file)
-    first_column = "[...document.querySelector('#scores ~ .scroll tbody').rows].map(row => Number(row.cells[1].dataset.value))"
-    headings = "document.querySelector('#scores ~ .scroll thead').rows[0].cells"
+    table = "document.querySelector('#scores ~ .scroll table')"
+    first_column = f"[...{table}.tBodies[0].rows].map(row => Number(row.cells[1].dataset.value))"
+    headings = f"{table}.tHead.rows[0].cells"
     before = page.run(first_column)
     assert before == sorted(before, reverse=True)
     page.run(f"{headings}[1].querySelector('button').click()")
@@ -159,11 +160,15 @@ def test_examples_are_filtered_by_kind_and_type(browser: Browser, file: Path) ->
             page.run("document.getElementById('more').click()")
         assert page.run(f"[...new Set({shown}.map(one => one.dataset.kind))]") == [kind]
         counted[kind] = page.run(f"{shown}.length")
-        assert f"Showing {counted[kind]} of {counted[kind]}." in page.run("document.getElementById('showing').textContent")
+        assert f"Showing {counted[kind]} of {counted[kind]}." in page.run(
+            "document.getElementById('showing').textContent"
+        )
     assert sum(counted.values()) == total
 
     page.run("document.querySelector('.filter button').click()")
-    page.run("{ const type = document.getElementById('type'); type.value = '2'; type.dispatchEvent(new Event('change')); }")
+    page.run(
+        "{ const type = document.getElementById('type'); type.value = '2'; type.dispatchEvent(new Event('change')); }"
+    )
     assert page.run("document.getElementById('type').selectedOptions[0].textContent") == "ORG"
     assert page.run(f"{shown}.every(one => /ORG/.test(one.textContent))")
     assert 0 < page.run(f"{shown}.length") <= 10

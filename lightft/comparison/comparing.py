@@ -83,7 +83,7 @@ def compare_runs(
     labels = tuple(dict.fromkeys(label for run in scored for label in labels_of((), run.labels)))
     resampling = Resampling(level, resamples, seed, intervals)
     predictions = [prediction for run in scored for prediction in run.predictions]
-    names = dict.fromkeys([*_metric_names(scored, metric), *other_counts_of(scored)])
+    names = dict.fromkeys([*_metric_names(scored, metric), *(other_counts_of(scored) if examples else ())])
     measures = [measured(one, scored, resampling) for one in metrics_for(list(names), predictions, labels)]
     headline = measures[0]
     methods = methods_of(scored, headline, level)

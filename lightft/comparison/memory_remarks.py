@@ -84,7 +84,7 @@ def _are_alike(one: ComparisonRow, other: ComparisonRow) -> bool:
 
 
 def _shared_settings(one: ComparisonRow, other: ComparisonRow) -> int:
-    return sum(other.settings.get(name) == value for name, value in one.settings.items()) + (one.seed == other.seed)
+    return len([name for name, value in one.settings.items() if other.settings.get(name) == value])
 
 
 def _method_of(row: ComparisonRow) -> Hashable:

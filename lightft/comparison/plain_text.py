@@ -41,7 +41,7 @@ def _run_lines(comparison: Comparison) -> list[list[str]]:
 
 
 def _captioned(table: Table) -> str:
-    lines = [[printable(cell.on_one_line) for cell in cells] for cells in (table.headings, *table.rows)]
+    lines = [[printable(cell.on_one_line) for cell in cells] for cells in table.lines]
     return f"{_aligned(lines)}\n{printable(table.caption)}"
 
 

@@ -14,8 +14,8 @@ from lightft.records import Target
 from lightft.significance import Interval
 
 __all__ = [
-    "Comparison",
     "ComparedExample",
+    "Comparison",
     "ComparisonRow",
     "Method",
     "MethodDifference",

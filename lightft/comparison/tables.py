@@ -88,6 +88,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     caption: str
 
+    @property
+    def lines(self) -> list[tuple[Heading, ...] | tuple[Cell, ...]]:
+        """The headings, and the rows below."""
+        return [self.headings, *self.rows]
+
 
 def method_table(comparison: Comparison) -> Table | None:
     """Return the methods with mean and spread over seeds, best first; None where every method is a single run."""

@@ -77,11 +77,11 @@ def interval_words(interval: Interval | None, unit: str) -> str:
 
 
 def rows_needed_words(rows: float) -> str:
-    """Return ``about 4,300``, ``no number would do`` for infinity, or ``–``."""
+    """Return ``about 4,300``, ``none would do`` for infinity, or ``–``."""
     if math.isnan(rows):
         return MISSING
     if math.isinf(rows):
-        return "no number would do"
+        return "none would do"
     # The number rests on an estimated variance: two digits are all it can bear.
     digits = len(str(math.ceil(rows)))
     return f"about {round(math.ceil(rows), min(0, 2 - digits)):,}"

@@ -56,9 +56,7 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(?=[^\w\s]|_)", "", text)
 
 
-@pytest.mark.parametrize(
-    "make", [comparison_with_gaps, comparison_of_tags, comparison_of_seeds, comparison_of_texts]
-)
+@pytest.mark.parametrize("make", [comparison_with_gaps, comparison_of_tags, comparison_of_seeds, comparison_of_texts])
 def test_every_run_and_metric_name_appears(report_name: str, make: Callable[[], Comparison]) -> None:
     comparison = make()
     text = unescaped(text_of(report_name, comparison))

@@ -109,6 +109,10 @@ class RecipeAdapter:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        # A list of one is that one, so that equal recipes are equal.
+        plain = {name: _only(value) for name, value in self.params.items()}
+        object.__setattr__(self, "params", plain)
+        object.__setattr__(self, "quantization", _only(self.quantization))
         made = self.candidates()
         if self.name is not None and len(made) > 1:
             raise InvalidSettingError(
@@ -119,6 +123,14 @@ class RecipeAdapter:
         """Return what is trained, named after everything that is given here."""
         made = combinations(self.kind, self.params, self.quantization, told=list(self.params))
         return made if self.name is None else [replace(candidate, name=self.name) for candidate in made]
+
+
+def _only(value: Any) -> Any:
+    """Return the one alternative where there is one, else all; several names that make one value are a tuple."""
+    if not isinstance(value, list):
+        return value
+    alternatives = [tuple(one) if isinstance(one, list) else one for one in value]
+    return alternatives[0] if len(alternatives) == 1 else alternatives
 
 
 @dataclass(frozen=True)

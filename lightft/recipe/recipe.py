@@ -12,7 +12,7 @@ from lightft.errors import InvalidSettingError, LightFTError, suggest
 from lightft.metrics.metric import METRICS
 from lightft.recipe.parts import RecipeAdapter, RecipeComparison, RecipeData, RecipeModel, check_report
 from lightft.sweeping.budget import Budget
-from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates, candidates_of
+from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates, candidates_of, seeds_of
 from lightft.sweeping.search import Search
 from lightft.train_config import TrainConfig
 
@@ -109,8 +109,7 @@ def mistakes_in(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "learning_rates: chosen chooses a rate for each method. Leave one of the two out.",
         )
     seeds = parts.get("seeds", 1)
-    if seeds < 1 if isinstance(seeds, int) else not seeds or len(set(seeds)) < len(seeds):
-        yield "seeds", f"seeds is {seeds!r}: give a number of seeds from 1, or a list of different ones."
+    yield from _failing("seeds", lambda: seeds_of(seeds))
     yield from _mistakes_of_adapters(parts, search)
     metric = parts["compare"].metric if "compare" in parts else None
     if metric is not None and metric not in METRICS:

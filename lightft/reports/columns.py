@@ -37,8 +37,8 @@ def run_columns(comparison: Comparison) -> list[tuple[str, Sequence[str | float 
         name = printable(metric.name)
         columns += [
             (name, [_number(score.value) for score in scores]),
-            (f"{name}_low", [_number(score.interval and score.interval.low) for score in scores]),
-            (f"{name}_high", [_number(score.interval and score.interval.high) for score in scores]),
+            (f"{name}_low", [_number(score.interval.low if score.interval else None) for score in scores]),
+            (f"{name}_high", [_number(score.interval.high if score.interval else None) for score in scores]),
         ]
     columns.append(("seed", [row.seed for row in ranked]))
     columns += [(cost, [_number(row.cost.get(cost)) for row in ranked]) for cost in _COSTS]

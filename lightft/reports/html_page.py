@@ -62,7 +62,9 @@ def html_page(comparison: Comparison) -> str:
         differences=difference_table(comparison),
         terms=TERMS,
         scores=score_table(comparison),
-        pictures=[(one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)],
+        pictures=[
+            (one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)
+        ],
         entities=_entity_tables(comparison),
         examples=examples,
         types=types,

@@ -34,9 +34,7 @@ def _table(title: str, table: Table | None, label: str) -> list[str]:
     if table is None:
         return []
     alignment = "".join("r" if heading.numeric else "l" for heading in table.headings)
-    heading, *rows = (
-        f"{' & '.join(_cell(cell) for cell in cells)} \\\\" for cells in (table.headings, *table.rows)
-    )
+    heading, *rows = (f"{' & '.join(_cell(cell) for cell in cells)} \\\\" for cells in table.lines)
     return [
         "\n".join(
             [
@@ -97,7 +95,7 @@ _LETTERS = {
     "Œ": r"\OE{}",
     "å": r"\aa{}",
     "Å": r"\AA{}",
-    "ı": r"\i{}",
+    "\u0131": r"\i{}",
 }
 # Stands for {} while letters are looked at one by one; no printable text has it.
 _NOTHING = "\x00"
@@ -131,7 +129,7 @@ def _escaped_letter(letter: str) -> str:
         return _LETTERS[letter]
     if letter.isascii():
         return letter
-    base, *accents = unicodedata.normalize("NFD", letter)
+    base, *accents = list(unicodedata.normalize("NFD", letter))
     if len(accents) == 1 and accents[0] in _ACCENTS and base.isascii() and base.isalpha():
         return f"\\{_ACCENTS[accents[0]]}{{{base}}}"
     return f"[U+{ord(letter):04X}]"

@@ -47,7 +47,7 @@ def _section(title: str, table: Table | None) -> list[str]:
     if table is None:
         return []
     alignment = ["---:" if heading.numeric else "---" for heading in table.headings]
-    lines = [[_cell(cell) for cell in cells] for cells in (table.headings, *table.rows)]
+    lines = [[_cell(cell) for cell in cells] for cells in table.lines]
     drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], alignment, *lines[1:]))
     return [f"## {_escaped(title)}", drawn, *([_line(table.caption)] if table.caption else [])]
 

@@ -82,17 +82,19 @@ def _examples(comparison: Comparison) -> str:
 
 
 def _intervals(comparison: Comparison) -> str:
+    made = [f"runs by {_INTERVALS[comparison.intervals]} over examples"]
+    if any(method.seeds > 1 for method in comparison.methods):
+        made.append("means over seeds, and their differences, by Student's t over seeds and examples")
+    if any(comparison.method(one.a).seeds == comparison.method(one.b).seeds == 1 for one in comparison.differences):
+        made.append("differences between single runs by paired percentile bootstrap")
     counts: dict[int, list[str]] = {}
     for metric in comparison.metrics:
         counts.setdefault(metric.resamples, []).append(metric.name)
-    parts = [
+    drawn = [
         f"{', '.join(names)}: {f'{count:,} resampled test sets' if count else 'none'}"
         for count, names in counts.items()
     ]
-    return (
-        f"{percent_words(comparison.level)} {_INTERVALS[comparison.intervals]} over examples, paired for differences; "
-        f"{'; '.join(parts)}; seed {comparison.seed}"
-    )
+    return f"{percent_words(comparison.level)}; {'; '.join([*made, *drawn])}; seed {comparison.seed}"
 
 
 def _tests(comparison: Comparison) -> str:

@@ -22,7 +22,9 @@ it out first unless texts were asked for."""
 
 def _validated(name: str, report: Report) -> Report:
     if not callable(report):
-        raise InvalidPluginError(f"Report {name!r} is {report!r}. Register a function from a Comparison to text or bytes.")
+        raise InvalidPluginError(
+            f"Report {name!r} is {report!r}. Register a function from a Comparison to text or bytes."
+        )
     required = [
         parameter.name
         for parameter in inspect.signature(report).parameters.values()

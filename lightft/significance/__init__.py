@@ -22,7 +22,13 @@ from lightft.significance.multiplicity import benjamini_hochberg_adjusted, holm_
 from lightft.significance.paired import approximate_randomization, paired_bootstrap_difference
 from lightft.significance.power import effect_size, rows_needed, smallest_detectable_difference
 from lightft.significance.resampling import joint_randomization, resampled_scores
-from lightft.significance.seeds import SeedsDifference, SeedsEstimate, seeds_difference, seeds_interval
+from lightft.significance.seeds import (
+    SeedsDifference,
+    SeedsEstimate,
+    seeds_difference,
+    seeds_interval,
+    two_level_bootstrap,
+)
 
 __all__ = [
     "Difference",
@@ -53,4 +59,5 @@ __all__ = [
     "seeds_difference",
     "seeds_interval",
     "smallest_detectable_difference",
+    "two_level_bootstrap",
 ]

@@ -12,9 +12,20 @@ from typing import Any, Literal
 from lightft.adapters import AdapterSpec
 from lightft.errors import InvalidSettingError, suggest
 
-__all__ = ["LEARNING_RATES", "QUANTIZATIONS", "Candidate", "LearningRates", "candidates_of", "combinations", "grid"]
+__all__ = [
+    "LEARNING_RATES",
+    "QUANTIZATIONS",
+    "Candidate",
+    "LearningRates",
+    "candidates_of",
+    "combinations",
+    "grid",
+    "seeds_of",
+]
 
 QUANTIZATIONS = ("nf4", "int8")
+
+_MOST_SEEDS = 1000
 
 LearningRates = Literal["default", "chosen"]
 LEARNING_RATES = ("default", "chosen")
@@ -103,6 +114,20 @@ def candidates_of(specs: Any, quantizations: Sequence[str | None] = (None,)) -> 
     ]
     _refuse_twins(candidates)
     return tuple(candidates)
+
+
+def seeds_of(asked: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds of a sweep that is asked for so many, or for these.
+
+    Raises:
+        InvalidSettingError: none, one twice, or more than a thousand.
+    """
+    seeds = tuple(range(min(asked, _MOST_SEEDS + 1)) if isinstance(asked, int) else asked)
+    if not 1 <= len(seeds) <= _MOST_SEEDS or len(set(seeds)) < len(seeds):
+        raise InvalidSettingError(
+            f"seeds is {asked!r}: give a number of seeds from 1 to {_MOST_SEEDS:,}, or a list of different ones."
+        )
+    return seeds
 
 
 def _crossed(candidate: Candidate, quantizations: Sequence[str | None]) -> list[Candidate]:

@@ -13,7 +13,7 @@ from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader
 from lightft.records import Run
 from lightft.sweeping.budget import Budget
-from lightft.sweeping.candidates import Candidate, LearningRates, candidates_of
+from lightft.sweeping.candidates import Candidate, LearningRates, candidates_of, seeds_of
 from lightft.sweeping.jobs import Job, Workplace
 from lightft.sweeping.plan import SweepPlan, base_of, jobs_of, plan_of
 from lightft.sweeping.result import FailedRun, SweepResult
@@ -114,7 +114,7 @@ class _Sweep:
         settings: dict[str, Any],
     ) -> None:
         self._candidates = candidates_of(specs, quantizations)
-        self._seeds = _seeds(seeds)
+        self._seeds = seeds_of(seeds)
         self._budget = budget
         self._folder = output_dir
         self._say = say
@@ -206,10 +206,3 @@ class _Sweep:
                 problems.append(f"{candidate.name}: {error}")
         if problems:
             raise AdapterError("Nothing was trained, for not every adapter fits:\n" + "\n".join(problems))
-
-
-def _seeds(asked: int | Sequence[int]) -> tuple[int, ...]:
-    seeds = tuple(range(asked)) if isinstance(asked, int) else tuple(asked)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InvalidSettingError(f"seeds is {asked!r}: give a number of seeds from 1, or a list of different ones.")
-    return seeds

@@ -15,7 +15,7 @@ from lightft.train_config import TrainConfig
 if TYPE_CHECKING:
     from lightft.sweeping.jobs import Job
 
-__all__ = ["PRUNERS", "Range", "Search", "optuna_or_error", "search_settings"]
+__all__ = ["PRUNERS", "Range", "Search", "is_searched", "optuna_or_error", "search_settings"]
 
 PRUNERS = ("median", "hyperband", "none")
 _ADAPTER = "adapter."
@@ -136,18 +136,34 @@ def search_settings(
     optuna = optuna_or_error()
     with _quiet(optuna):
         storage.parent.mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(storage))),
-            study_name=trial_job.candidate.name,
-            direction="maximize",
-            pruner=_pruner(search, optuna),
-            load_if_exists=True,
-        )
-        done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
-        while (number := len(study.get_trials(deepcopy=False, states=done))) < search.trials:
+        study = _study(search, storage, optuna)
+        while (number := _ended(study, optuna)) < search.trials:
             study.sampler = optuna.samplers.TPESampler(seed=search.seed + number)
             _one_trial(study, search, trial_job, train, f"validation_{metric}", direction, optuna)
         return _account(study, search, trial_job, metric, direction, optuna)
+
+
+def is_searched(search: Search, storage: Path) -> bool:
+    """Whether all trials of a search are in its file, so that it would train nothing."""
+    optuna = optuna_or_error()
+    with _quiet(optuna):
+        return storage.is_file() and _ended(_study(search, storage, optuna), optuna) >= search.trials
+
+
+def _study(search: Search, storage: Path, optuna: Any) -> Any:
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(storage))),
+        study_name="search",
+        direction="maximize",
+        pruner=_pruner(search, optuna),
+        load_if_exists=True,
+    )
+
+
+def _ended(study: Any, optuna: Any) -> int:
+    """Return how many trials have ended, in whatever way; one that was interrupted has not."""
+    states = optuna.trial.TrialState
+    return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED, states.FAIL)))
 
 
 def _one_trial(

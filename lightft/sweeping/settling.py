@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightft.errors import DataError, InvalidSettingError, suggest
+from lightft.errors import DataError, InvalidSettingError, TrainingError, suggest
 from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates
 from lightft.sweeping.choosing import USUAL_TRIALS, choose_rate
 from lightft.sweeping.jobs import Job, Workplace, best_validation_score, direction_of
-from lightft.sweeping.search import Search, search_settings
+from lightft.sweeping.search import Search, is_searched, search_settings
 from lightft.train_config import TrainConfig
 
 __all__ = ["Settled", "Settler", "UnfinishedTrialError"]
@@ -105,11 +105,12 @@ class Settler:
 
     def settled(self, candidate: Candidate) -> Settled | None:
         """Return how ``candidate`` is trained, None where that takes trials which are not finished."""
-        if self._search is not None:
-            return None
         try:
+            if self._search is not None:
+                ended = is_searched(self._search, self._storage(candidate, self._search))
+                return self._searched(candidate, self._search) if ended else None
             return self._with_chosen_rate(candidate, self._known_score) if self.tries else self.settle(candidate)
-        except UnfinishedTrialError:
+        except (UnfinishedTrialError, TrainingError):
             return None
 
     def trial(self, candidate: Candidate) -> Job:
@@ -136,13 +137,16 @@ class Settler:
         return Settled(candidate, replace(self._config, learning_rate=rate), {"rate_chosen_from": note})
 
     def _searched(self, candidate: Candidate, search: Search) -> Settled:
-        trial = self.trial(candidate)
-        asked = json.dumps([trial.folder(self._workplace).name, search.seed, str(search.space)])
-        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-        storage = self._folder / f"{candidate.file_name}-search-{digest}.log"
+        trial, storage = self.trial(candidate), self._storage(candidate, search)
         best, account = search_settings(search, trial, storage, self._trained_trial, self._metric, self._direction)
         found = search.applied(trial, best)
         return Settled(found.candidate, replace(found.config, seed=self._config.seed), {"search": account})
+
+    def _storage(self, candidate: Candidate, search: Search) -> Path:
+        """Return the file of a search, named after everything but the number of trials, which may grow."""
+        asked = json.dumps([self.trial(candidate).folder(self._workplace).name, search.seed, str(search.space)])
+        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        return self._folder / f"{candidate.file_name}-search-{digest}.log"
 
     @property
     def _metric(self) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightft.errors import DataError, InvalidSettingError
+from lightft.probe import Probe
 from lightft.recipe import Recipe, RecipeAdapter, RecipeComparison, RecipeData, RecipeModel, run_recipe
 from lightft.recipe.reading import recipe_of_text
 from lightft.recipe.running import data_of
@@ -257,14 +258,14 @@ def test_what_is_missing_is_named() -> None:
         ("search: {space: {adapter.rank: [8, 16]}}", "no parameter 'rank'"),
         ("compare: {baseline: lorra}", "Did you mean 'lora'"),
         ("budget: {seconds: 1e999}", "stands where a number belongs"),
-        ("seeds: 99999999999999999999999", "stands where a number belongs|whole number"),
+        ("seeds: 99999999999999999999999", "give a number of seeds from 1 to 1,000"),
         ("seeds: 0", "give a number of seeds from 1"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(text: str, words: str) -> None:
     (line,) = mistakes(SMALLEST + text)
     assert line.startswith(("line 4", "line 5"))
-    assert any(word in line for word in words.split("|"))
+    assert words in line
 
 
 def test_twins_among_the_adapters_are_refused() -> None:
@@ -392,13 +393,14 @@ def test_the_example_compares_what_it_says() -> None:
 def test_a_miniature_of_the_example_runs_from_end_to_end(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lightft.sweeping.plan.probe", lambda trainer, data: Probe(1.0, 2, 2.0, 0, 0, 0, 0, 10**9))
     monkeypatch.chdir(tmp_path)
     example = Recipe.from_yaml(os.path.relpath(EXAMPLE, tmp_path))
     miniature = replace(
         example,
         model=RecipeModel(str(tiny_bert), dtype="float32"),
         data=replace(example.data, validation=4, rows={}),
-        adapters=(*example.adapters[:2], RecipeAdapter("lora", {"r": [4, 16]}), example.adapters[-1]),
+        adapters=(example.adapters[0], RecipeAdapter("lora", {"r": [16]}), example.adapters[-1]),
         seeds=1,
         budget=Budget(steps=2),
         learning_rates="default",
@@ -408,14 +410,14 @@ def test_a_miniature_of_the_example_runs_from_end_to_end(
     said: list[str] = []
 
     plan = run_recipe("recipe.yaml", data=data, dry_run=True, say=said.append)
-    assert (plan.runs, plan.finished) == (6, 0)
+    assert (plan.runs, plan.finished, plan.seconds) == (4, 0, 8.0)
     assert not (tmp_path / "runs").exists()
 
     result = run_recipe("recipe.yaml", data=data, say=said.append)
     assert not result.failed
-    names = ["head-only", "full", "lora r=4", "lora r=16", "lora int8", "lora nf4"]
+    names = ["head-only", "lora r=16", "lora int8", "lora nf4"]
     assert [run.name for run in result.runs] == [f"{name}-seed-0" for name in names]
-    assert [run.model["quantization"] for run in result.runs] == [None, None, None, None, "int8", "nf4"]
+    assert [run.model["quantization"] for run in result.runs] == [None, None, "int8", "nf4"]
     assert {run.training["steps"] for run in result.runs} == {2}
     assert {len(run.predictions) for run in result.runs} == {8}
     assert result.runs[0].labels == LABELS
@@ -426,5 +428,5 @@ def test_a_miniature_of_the_example_runs_from_end_to_end(
 
     said.clear()
     again = run_recipe("recipe.yaml", data=data, say=said.append)
-    assert said[0] == "6 runs; 6 already finished"
+    assert said[0] == "4 runs; 4 already finished"
     assert [run.to_json() for run in again.runs] == [run.to_json() for run in result.runs]

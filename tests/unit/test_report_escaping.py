@@ -146,8 +146,8 @@ def test_no_text_is_mark_up_in_markdown(kind: str) -> None:
 
 _COMMANDS = {
     "begin", "end", "centering", "footnotesize", "setlength", "tabcolsep", "caption", "label", "toprule", "midrule",
-    "bottomrule", "usepackage", "textbf", "ensuremath", "textbackslash", "textasciicircum", "textasciitilde", "pm", "times", "alpha",
-    "ldots", "ss", "o", "O", "l", "L", "ae", "AE", "oe", "OE", "aa", "AA", "i", "u", "r", "H", "v", "c",
+    "bottomrule", "usepackage", "textbf", "ensuremath", "textbackslash", "textasciicircum", "textasciitilde", "pm", "times",
+    "alpha", "ldots", "ss", "o", "O", "l", "L", "ae", "AE", "oe", "OE", "aa", "AA", "i", "u", "r", "H", "v", "c",
     "\\", "{", "}", "$", "&", "#", "%", "_", "`", "'", "^", "~", "=", ".", '"',
 }  # fmt: skip
 

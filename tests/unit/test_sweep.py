@@ -595,7 +595,9 @@ def test_an_interrupted_search_goes_on_to_what_it_would_have_found(
     assert [one.trainer.config.learning_rate for one in trainings.asked] == [*asked[:5], *asked[4:]]
     assert resumed.runs[0].training["search"] == whole.runs[0].training["search"]
     trainings.asked.clear()
-    assert searched(loader, tmp_path / "parts", trials=8).runs[0].to_json() == resumed.runs[0].to_json()
+    again = searched(loader, tmp_path / "parts", trials=8)
+    assert again.runs[0].to_json() == resumed.runs[0].to_json()
+    assert again.plan.summary == "1 run; 1 already finished"
     assert not trainings.asked
 
 
