@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from lightft.records import Run as Run
     from lightft.records import Span as Span
     from lightft.sweeping import Budget as Budget
+    from lightft.sweeping import Range as Range
     from lightft.sweeping import Search as Search
     from lightft.sweeping import grid as grid
+    from lightft.sweeping import plan_sweep as plan_sweep
     from lightft.sweeping import sweep as sweep
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ _HOME = {
     "MultiTaskTrainer": "lightft.multitask",
     "Prediction": "lightft.records",
     "QLoRATrainer": "lightft.experiment",
+    "Range": "lightft.sweeping",
     "Recipe": "lightft.recipe",
     "Run": "lightft.records",
     "Search": "lightft.sweeping",
@@ -62,6 +65,7 @@ _HOME = {
     "load": "lightft.inference",
     "load_adapters": "lightft.adapter_sets",
     "load_data": "lightft.data",
+    "plan_sweep": "lightft.sweeping",
     "run_recipe": "lightft.recipe",
     "sweep": "lightft.sweeping",
 }
@@ -80,6 +84,7 @@ __all__ = [
     "MultiTaskTrainer",
     "Prediction",
     "QLoRATrainer",
+    "Range",
     "Recipe",
     "Run",
     "Search",
@@ -91,6 +96,7 @@ __all__ = [
     "load",
     "load_adapters",
     "load_data",
+    "plan_sweep",
     "run_recipe",
     "sweep",
 ]

@@ -99,14 +99,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file; see the docs on sweeps")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be trained, and what it would cost")
     parser.add_argument("--data", help="read the data from here instead of where the recipe says")
+    parser.add_argument("--output-dir", type=Path, help="write the runs here instead of where the recipe says")
     parser.set_defaults(run=_run)
 
 
 def _run(asked: argparse.Namespace) -> int:
     from lightft.recipe import run_recipe
 
-    result = run_recipe(asked.recipe, dry_run=asked.dry_run, data=asked.data)
-    print(result)
+    print(run_recipe(asked.recipe, data=asked.data, output_dir=asked.output_dir, dry_run=asked.dry_run))
     return 0
 
 

@@ -68,6 +68,8 @@ def _cleaned(svg: str, identity: str, description: str) -> str:
             element.insert(0, _title(name.removeprefix(_TIP)))
         elif name in referred:
             element.set("id", f"{identity}-{name}")
+        if attributes.get("transform", "").startswith("rotate(-0 "):
+            del attributes["transform"]
         for key, value in attributes.items():
             element.set(*_cleaned_attribute(key, value, identity))
     for name in ("width", "height", "version"):
