@@ -12,7 +12,6 @@ import random
 import time
 from argparse import Namespace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -49,8 +48,7 @@ def main() -> None:
     for seed, pair in enumerate(pairs):
         result |= _scores(seed, pair)
     result |= {
-        "difference_mean": mean(result[f"difference_seed{seed}"] for seed in range(asked.seeds)),
-        **{f"{name}_{METRIC}_mean": mean(pair[name].scores[METRIC]["value"] for pair in pairs) for name in READINGS},
+        **_over_seeds(pairs),
         "learning_rate": pairs[0]["causal"].training["learning_rate"],
         "train_sentences": BATCH_SIZE * asked.steps,
         "test_sentences": len(tested),
@@ -95,6 +93,27 @@ def _scores(seed: int, pair: dict[str, Run]) -> dict[str, Any]:
         **_interval(f"difference_seed{seed}", difference.interval),
         f"difference_seed{seed}_p": difference.p_value,
         f"difference_seed{seed}_verdict": difference.verdict,
+    }
+
+
+def _over_seeds(pairs: list[dict[str, Run]]) -> dict[str, Any]:
+    """Return both means and their difference, with intervals over seeds and sentences together."""
+    runs = [pair[name] for name in READINGS for pair in pairs]
+    comparison = ModelComparator().compare(runs, baseline=pairs[0]["causal"].name, metric=METRIC)
+    print(comparison)
+    fields: dict[str, Any] = {}
+    for method in comparison.methods:
+        fields |= {
+            f"{method.name}_{METRIC}_mean": method.mean,
+            **_interval(f"{method.name}_{METRIC}_mean", method.interval),
+        }
+    [difference] = comparison.differences
+    return {
+        **fields,
+        "difference_mean": difference.difference,
+        **_interval("difference_mean", difference.interval),
+        "difference_mean_p": difference.p_value,
+        "difference_mean_verdict": difference.verdict,
     }
 
 

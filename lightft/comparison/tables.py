@@ -1,9 +1,9 @@
-"""The tables of a comparison, the same in every report: methods, runs, differences, cost, and what became of entities."""
+"""The tables of a comparison, the same in every report: methods, runs, differences and cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightft.comparison.records import Comparison, ComparisonRow, MethodDifference, MetricInfo
@@ -15,7 +15,6 @@ from lightft.comparison.words import (
     rows_needed_words,
     seed_range_words,
 )
-from lightft.metrics import LabelScore
 from lightft.wording import MISSING, p_value_cell, percent_words, score_words, signed_words
 
 __all__ = [
@@ -24,11 +23,9 @@ __all__ = [
     "Table",
     "cost_table",
     "difference_table",
-    "entity_kind_table",
-    "entity_slice_table",
-    "entity_type_table",
     "method_table",
     "score_table",
+    "sortable",
 ]
 
 
@@ -108,12 +105,12 @@ def method_table(comparison: Comparison) -> Table | None:
                 Cell(
                     score_words(method.mean, metric.unit),
                     below=_unless_missing(interval_words(method.interval, metric.unit)),
-                    value=_sortable(method.mean),
+                    value=sortable(method.mean),
                 ),
                 Cell(
                     f"± {score_words(method.deviation, metric.unit)}" if several else MISSING,
                     below=seed_range_words(method, metric) if several else "",
-                    value=_sortable(method.deviation),
+                    value=sortable(method.deviation),
                 ),
                 Cell(str(method.seeds), below="" if several else "nothing is claimed", value=method.seeds),
             )
@@ -143,7 +140,7 @@ def score_table(comparison: Comparison) -> Table:
                 Cell(
                     score_words(score.value, metric.unit),
                     below=_unless_missing(interval_words(score.interval, metric.unit)),
-                    value=_sortable(score.value),
+                    value=sortable(score.value),
                     strong=len(comparison.rows) > 1 and score.value == best[metric.name],
                 )
             )
@@ -190,92 +187,16 @@ def cost_table(comparison: Comparison) -> Table:
     rows = [
         (
             Cell(row.name),
-            *(Cell(words, value=_sortable(row.cost.get(key))) for key, words in cost_words(row.cost).items()),
+            *(Cell(words, value=sortable(row.cost.get(key))) for key, words in cost_words(row.cost).items()),
         )
         for row in comparison.ranked()
     ]
     return Table((Heading("run", numeric=False), *map(Heading, COST_HEADINGS.values())), tuple(rows), "")
 
 
-_ENTITY_KINDS = {
-    "found": "Start, end and type are those of a gold entity.",
-    "wrong bounds": "The type is right, start or end is not.",
-    "wrong type": "Start and end are right, the type is not.",
-    "wrong bounds and type": "It touches a gold entity, and nothing else of it is right.",
-    "missed": "Gold entities that no prediction was matched with.",
-    "invented": "Predictions that were matched with no gold entity.",
-}
-
-
-def entity_kind_table(comparison: Comparison) -> Table | None:
-    """Return what became of the entities, one line per run; None where answers are no spans."""
-    rows = [
-        (
-            Cell(row.name),
-            *(
-                Cell(f"{row.span_errors.kinds.get(kind, 0):,}", value=row.span_errors.kinds.get(kind, 0))
-                for kind in _ENTITY_KINDS
-            ),
-        )
-        for row in comparison.ranked()
-        if row.span_errors is not None
-    ]
-    if not rows:
-        return None
-    headings = (
-        Heading("run", numeric=False),
-        *(Heading(kind, explanation=meaning) for kind, meaning in _ENTITY_KINDS.items()),
-    )
-    return Table(headings, tuple(rows), "")
-
-
-_MOST_TYPE_ROWS = 200
-
-
-def entity_type_table(comparison: Comparison) -> Table | None:
-    """Return what became of the entities of each type, for the best run of each method; None where there are no spans."""
-    shown = _best_run_of_each_method(comparison)
-    by_run = [list(_type_cells(row)) for row in shown]
-    # The runs of one type below each other, to be compared.
-    types = dict.fromkeys(cells[0].text for rows in by_run for cells in rows)
-    rows = [cells for type in types for rows in by_run for cells in rows if cells[0].text == type]
-    if not rows:
-        return None
-    headings = (
-        Heading("type", numeric=False),
-        Heading("run", numeric=False),
-        Heading("gold", explanation="How many gold entities of the type there are."),
-        Heading("same type", explanation="Gold entities that were given their type, bounds aside."),
-        Heading("other type", explanation="Gold entities that were given another type, and which the most often."),
-        Heading("missed", explanation=_ENTITY_KINDS["missed"]),
-        Heading("invented", explanation=_ENTITY_KINDS["invented"]),
-        Heading(
-            "precision", explanation="Share of the predicted entities of the type that are right, bounds included."
-        ),
-        Heading("recall", explanation="Share of the gold entities of the type that were found, bounds included."),
-        Heading("F1", explanation="Harmonic mean of precision and recall.", headline=True),
-    )
-    caption = "The best run of each method."
-    if len(rows) > _MOST_TYPE_ROWS:
-        caption += f" Not listed: {len(rows) - _MOST_TYPE_ROWS:,} more lines, which the .json file holds."
-    return Table(headings, tuple(rows[:_MOST_TYPE_ROWS]), caption)
-
-
-def entity_slice_table(comparison: Comparison) -> Table | None:
-    """Return F1 by length, place and novelty of the entity, one line per run; None where there is nothing of it."""
-    ranked = comparison.ranked()
-    slices = list(dict.fromkeys(name for row in ranked for name in _slices(row)))
-    if not slices:
-        return None
-    rows = []
-    for row in ranked:
-        scores = _slices(row)
-        if scores:
-            rows.append(
-                (Cell(row.name), *(_slice_cell(scores[name]) if name in scores else Cell(MISSING) for name in slices))
-            )
-    headings = (Heading("run", numeric=False), *(Heading(name, explanation="F1 of these entities.") for name in slices))
-    return Table(headings, tuple(rows), "F1, and of how many gold entities.")
+def sortable(value: float | None) -> float | None:
+    """Return a number to sort by: None where there is none."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _with_remark(text: str, remark: str) -> str:
@@ -292,18 +213,18 @@ def _difference_cells(difference: MethodDifference, metric: MetricInfo) -> tuple
         Cell(
             signed_words(difference.difference, metric.unit),
             below=_unless_missing(interval_words(difference.interval, metric.unit)),
-            value=_sortable(difference.difference),
+            value=sortable(difference.difference),
         ),
         Cell(
             difference.verdict,
             below="about the methods" if difference.several_seeds else "about these runs",
             mark="open" if difference.verdict == "cannot tell" else difference.verdict,
         ),
-        Cell(p_value_cell(difference.p_value), value=_sortable(difference.p_value)),
-        Cell(p_value_cell(difference.adjusted_p_value), value=_sortable(difference.adjusted_p_value)),
-        Cell(_effect_words(difference.effect_size), value=_sortable(difference.effect_size)),
-        Cell(score_words(difference.smallest_detectable, metric.unit), value=_sortable(difference.smallest_detectable)),
-        Cell(rows_needed_words(difference.rows_needed), value=_sortable(difference.rows_needed)),
+        Cell(p_value_cell(difference.p_value), value=sortable(difference.p_value)),
+        Cell(p_value_cell(difference.adjusted_p_value), value=sortable(difference.adjusted_p_value)),
+        Cell(_effect_words(difference.effect_size), value=sortable(difference.effect_size)),
+        Cell(score_words(difference.smallest_detectable, metric.unit), value=sortable(difference.smallest_detectable)),
+        Cell(rows_needed_words(difference.rows_needed), value=sortable(difference.rows_needed)),
     )
 
 
@@ -313,50 +234,6 @@ def _effect_words(effect_size: float) -> str:
     return f"{effect_size:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _type_cells(row: ComparisonRow) -> Iterable[tuple[Cell, ...]]:
-    if row.span_errors is None:
-        return
-    scores = {score.label: score for score in row.labels}
-    confusion = row.span_errors.confusion
-    for place, label in enumerate(confusion.labels):
-        counts = confusion.counts[place]
-        others = [(count, other) for other, count in enumerate(counts) if other != place]
-        most, which = max(others, default=(0, 0), key=lambda pair: (pair[0], -pair[1]))
-        score = scores.get(label)
-        yield (
-            Cell(label),
-            Cell(row.name),
-            _count_cell(sum(counts) + confusion.other[place]),
-            _count_cell(counts[place]),
-            _count_cell(sum(count for count, _ in others), below=f"{confusion.labels[which]} {most:,}" if most else ""),
-            _count_cell(confusion.other[place]),
-            _count_cell(row.span_errors.invented.get(label, 0)),
-            *(_fraction_cell(value) for value in _three_scores(score)),
-        )
-
-
-def _three_scores(score: LabelScore | None) -> tuple[float, float, float]:
-    return (math.nan, math.nan, math.nan) if score is None else (score.precision, score.recall, score.f1)
-
-
-def _slices(row: ComparisonRow) -> dict[str, LabelScore]:
-    errors = row.span_errors
-    parts = () if errors is None else (*errors.by_length, *errors.by_position, *errors.by_novelty)
-    return {score.label: score for score in parts}
-
-
-def _slice_cell(score: LabelScore) -> Cell:
-    return Cell(score_words(score.f1), below=f"of {score.support:,}", value=_sortable(score.f1))
-
-
-def _best_run_of_each_method(comparison: Comparison) -> list[ComparisonRow]:
-    method_of = {name: method.name for method in comparison.methods for name in method.runs}
-    best: dict[str, ComparisonRow] = {}
-    for row in comparison.ranked():
-        best.setdefault(method_of.get(row.name, row.name), row)
-    return list(best.values())
-
-
 def _best_value(rows: Sequence[ComparisonRow], metric: MetricInfo) -> float | None:
     values = [row.scores[metric.name].value for row in rows if not math.isnan(row.scores[metric.name].value)]
     return (max if metric.higher_is_better else min)(values, default=None)
@@ -364,14 +241,6 @@ def _best_value(rows: Sequence[ComparisonRow], metric: MetricInfo) -> float | No
 
 def _name_cell(name: str, baseline: str | None) -> Cell:
     return Cell(name, below="baseline" if name == baseline else "")
-
-
-def _count_cell(count: int, below: str = "") -> Cell:
-    return Cell(f"{count:,}", below=below, value=count)
-
-
-def _fraction_cell(value: float) -> Cell:
-    return Cell(score_words(value), value=_sortable(value))
 
 
 def _heading(term: str, *, numeric: bool = True) -> Heading:
@@ -385,7 +254,3 @@ def _unit_words(metric: MetricInfo) -> str:
 
 def _unless_missing(words: str) -> str:
     return "" if words == MISSING else words
-
-
-def _sortable(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value

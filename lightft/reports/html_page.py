@@ -13,12 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from lightft.comparison import Comparison
+from lightft.comparison.entity_tables import entity_kind_table, entity_slice_table, entity_type_table
 from lightft.comparison.tables import (
     cost_table,
     difference_table,
-    entity_kind_table,
-    entity_slice_table,
-    entity_type_table,
     method_table,
     score_table,
 )

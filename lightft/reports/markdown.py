@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 
 from lightft.comparison import ComparedExample, Comparison
+from lightft.comparison.entity_tables import entity_kind_table, entity_type_table
 from lightft.comparison.tables import (
     Cell,
     Heading,
     Table,
     cost_table,
     difference_table,
-    entity_kind_table,
-    entity_type_table,
     method_table,
     score_table,
 )

@@ -292,7 +292,7 @@ def test_a_long_text_is_shown_around_its_entities() -> None:
     run = tagging_run("tags", skill=1.0, examples=1)
     text = "first " + "x" * 600 + " Paris " + "y" * 600 + " last"
     place = Span(607, 612, "LOC")
-    prediction = replace(run.predictions[0], gold=(place,), predicted=(place,), words=None, tags=None)
+    prediction = replace(run.predictions[0], gold=(place,), predicted=(place,), words=None, tags=None, pieces=None)
     run = replace(run, metrics=("span_f1",), predictions=(prediction,))
     example = Example(prediction.id, text, (place,))
     page = report("html", compare_runs([run], resamples=20, examples=[example]))
@@ -332,7 +332,7 @@ def test_half_a_letter_in_a_name_is_written_as_json_writes_it(tmp_path: Path) ->
 
 
 def test_a_page_of_twenty_runs_is_small_and_soon_written(tmp_path: Path) -> None:
-    comparison = made_up_methods(methods=7, seeds=4, examples=1000, resamples=50)
+    comparison = made_up_methods(methods=7, seeds=4, examples=300, resamples=50)
     assert len(comparison.rows) >= 20
     start = time.process_time()
     path = comparison.save(tmp_path / "report.html", include_text=True)
