@@ -83,8 +83,9 @@ def compare_runs(
     labels = tuple(dict.fromkeys(label for run in scored for label in labels_of((), run.labels)))
     resampling = Resampling(level, resamples, seed, intervals)
     predictions = [prediction for run in scored for prediction in run.predictions]
-    names = dict.fromkeys([*_metric_names(scored, metric), *(other_counts_of(scored) if examples else ())])
-    measures = [measured(one, scored, resampling) for one in metrics_for(list(names), predictions, labels)]
+    names = _metric_names(scored, metric)
+    other_counts = [name for name in other_counts_of(scored) if name not in names] if examples else []
+    measures = [measured(one, scored, resampling) for one in metrics_for([*names, *other_counts], predictions, labels)]
     headline = measures[0]
     methods = methods_of(scored, headline, level)
     held_against = method_named(baseline, methods) if baseline is not None else None
@@ -100,7 +101,7 @@ def compare_runs(
         rows=rows,
         methods=methods,
         differences=differences_between(pairs, scored, headline, resampling, correction),
-        baseline=held_against and held_against.name,
+        baseline=held_against.name if held_against is not None else None,
         test_set=_test_set(runs, len(scored[0].predictions)),
         level=level,
         seed=seed,
@@ -108,6 +109,7 @@ def compare_runs(
         notes=notes_on(scored, rows, methods, headline.info, on),
         correction=correction,
         intervals=intervals,
+        other_counts=tuple(other_counts),
         examples=compared_examples(scored, examples) if examples else (),
     )
 

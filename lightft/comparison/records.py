@@ -231,6 +231,7 @@ class Comparison:
         notes: what the numbers do not say.
         correction: of the p-values for their number: ``"holm"`` or ``"benjamini-hochberg"``.
         intervals: how those of single runs were made: ``"bca"`` or ``"percentile"``.
+        other_counts: names of those metrics that no run asked for, and that are there to be held against published numbers.
         examples: the answers of all runs side by side, those they disagree on first, where the texts were given; they
             are written only with ``save(path, include_text=True)``.
     """
@@ -249,6 +250,7 @@ class Comparison:
     notes: tuple[str, ...]
     correction: str = "holm"
     intervals: str = "bca"
+    other_counts: tuple[str, ...] = ()
     examples: tuple[ComparedExample, ...] = ()
 
     def metric(self, name: str) -> MetricInfo:

@@ -671,10 +671,10 @@ def test_a_colour_belongs_to_a_method(comparison: Callable[[], Comparison]) -> N
 
 @cache
 def long_names() -> Comparison:
-    """Return 24 runs whose names are long and differ in their middles."""
+    """Return 24 runs whose names are long and differ at both ends, so that nothing can be left out of all."""
     runs = [
         tagging_run(
-            f"roberta-base-conll2003-lora-r{2 ** (place % 6)}-dropout{place // 6 / 10}-constant-with-warmup-and-more",
+            f"{place:02d}-roberta-base-conll2003-constant-with-warmup-lora-r{2 ** (place % 6)}-dropout{place // 6 / 10}",
             skill=0.4 + place / 50,
             examples=40,
             types=tuple(f"a-rather-long-entity-type-{number}" for number in range(11)),
@@ -737,12 +737,15 @@ def test_text_can_be_read_on_a_phone() -> None:
 
 
 def test_long_names_stay_apart() -> None:
-    comparison = long_names()
-    names = [method.name for method in comparison.methods]
-    shown = short_names(names, 40)
+    names = [f"roberta-base-lora-r{rank}-constant-with-warmup-and-more" for rank in (2, 4, 8)]
+    assert [*short_names(names, 30).values()] == ["…r2…", "…r4…", "…r8…"]
+    # With another name that is nothing like them, only they share what is left out.
+    shown = short_names([*names, "head-only"], 30)
+    assert shown[names[0]] == "roberta-base-lora-r2…"
+    assert shown["head-only"] == "head-only"
+    shown = short_names([method.name for method in long_names().methods], 30)
     assert len(set(shown.values())) == 24
-    assert shown[names[9]] == "…r8-dropout0.1…"
-    assert all(len(name) <= 40 for name in shown.values())
+    assert all(len(name) <= 30 for name in shown.values())
 
 
 def test_names_that_cannot_be_told_apart_are_numbered() -> None:

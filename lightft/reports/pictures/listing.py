@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightft.reports.pictures.picture import is_drawable
-from lightft.reports.pictures.style import HALO, MUTED, new_canvas, plain_axes
+from lightft.reports.pictures.style import HALO, INK, MUTED, new_canvas, plain_axes
 from lightft.reports.pictures.svg import tip
 from lightft.significance import Interval
 
@@ -52,15 +52,17 @@ def list_lines(axes: Axes, lines: Sequence[Line]) -> list[int]:
     heights = [*range(len(lines), 0, -1)]
     beside_the_axes = axes.get_yaxis_transform()
     for line, height in zip(lines, heights, strict=True):
-        colour = {"color": MUTED} if line.muted else {}
-        axes.text(0, height + 0.36, line.name, transform=beside_the_axes, va="center", bbox=HALO, zorder=1.5, **colour)
+        colour = MUTED if line.muted else INK
+        axes.text(
+            0, height + 0.36, line.name, transform=beside_the_axes, va="center", bbox=HALO, zorder=1.5, color=colour
+        )
         axes.annotate(
             line.value,
             (1.02, height),
             xycoords=beside_the_axes,
             va="center",
             fontweight="bold" if line.strong else "normal",
-            **colour,
+            color=colour,
         )
     axes.set_yticks([])
     axes.set_ylim(0.6, len(lines) + 0.7)

@@ -116,7 +116,8 @@ def _thinned(corners: Array) -> Array:
     """Return at most about ``_MOST_CORNERS`` of the corners, the first and the last among them."""
     if len(corners) <= _MOST_CORNERS:
         return corners
-    return corners[np.linspace(0, len(corners) - 1, _MOST_CORNERS).round().astype(int)]
+    places = np.linspace(0, len(corners) - 1, _MOST_CORNERS).round().astype(int)
+    return np.take(corners, places, axis=0)
 
 
 def _area(corners: Array) -> str:

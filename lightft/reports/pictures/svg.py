@@ -21,7 +21,7 @@ __all__ = ["drawn", "tip"]
 _TIP = "tip:"
 
 
-def tip(text: str) -> dict[str, str]:
+def tip(text: str) -> dict[str, Any]:
     """Return the keyword of a matplotlib artist that gives it a tooltip."""
     return {"gid": _TIP + printable(text)}
 
