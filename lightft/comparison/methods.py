@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
@@ -97,6 +98,9 @@ def _method(name: str, runs: Sequence[Run], headline: MeasuredMetric, level: flo
     interval = headline.scores[runs[0].name].interval
     if len(runs) > 1 and headline.resampled:
         interval = seeds_interval(values, _resampled(runs, headline.resampled), level=level).interval
+        if headline.info.unit == "fraction":
+            # Beyond 0 and 1 there are no scores, though a t interval over few seeds reaches there.
+            interval = replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
     return Method(
         name=name,
         runs=tuple(run.name for run in runs),

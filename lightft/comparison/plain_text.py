@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightft.comparison.records import Comparison
-from lightft.comparison.tables import Table, difference_table, method_table
+from lightft.comparison.tables import Table, difference_table, method_table, other_counts_table
 from lightft.comparison.words import COST_HEADINGS, cost_words, interval_words
 from lightft.wording import percent_words, printable, score_words
 
@@ -21,6 +21,9 @@ def plain_text_of(comparison: Comparison) -> str:
     blocks.append(_aligned(_run_lines(comparison)))
     if differences:
         blocks.append(_captioned(differences))
+    counted = other_counts_table(comparison)
+    if counted:
+        blocks.append(_captioned(counted))
     blocks += [printable(f"Warning: {warning}") for warning in comparison.warnings]
     blocks += [printable(f"Note: {note}") for note in comparison.notes]
     blocks.append(f"[low, high] are {percent_words(comparison.level)} intervals.")
@@ -28,10 +31,11 @@ def plain_text_of(comparison: Comparison) -> str:
 
 
 def _run_lines(comparison: Comparison) -> list[list[str]]:
-    lines = [["run", *(printable(metric.name) for metric in comparison.metrics), *COST_HEADINGS.values()]]
+    metrics = [metric for metric in comparison.metrics if metric.name not in comparison.other_counts]
+    lines = [["run", *(printable(metric.name) for metric in metrics), *COST_HEADINGS.values()]]
     for row in comparison.ranked():
         cells = [printable(row.name)]
-        for metric in comparison.metrics:
+        for metric in metrics:
             cell = score_words(row.scores[metric.name].value, metric.unit)
             if metric.name == comparison.headline:
                 cell += f" {interval_words(row.scores[metric.name].interval, metric.unit)}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightft.comparison.other_counts import COMPARABLE_WITH
 from lightft.comparison.records import Comparison, ComparisonRow, MethodDifference, MetricInfo
 from lightft.comparison.words import (
     COST_HEADINGS,
@@ -24,6 +25,7 @@ __all__ = [
     "cost_table",
     "difference_table",
     "method_table",
+    "other_counts_table",
     "score_table",
     "sortable",
 ]
@@ -129,30 +131,29 @@ def method_table(comparison: Comparison) -> Table | None:
 
 
 def score_table(comparison: Comparison) -> Table:
-    """Return every run's score in every metric, best first."""
-    best = {metric.name: _best_value(comparison.rows, metric) for metric in comparison.metrics}
-    rows = []
-    for row in comparison.ranked():
-        cells = [_name_cell(row.name, comparison.baseline)]
-        for metric in comparison.metrics:
-            score = row.scores[metric.name]
-            cells.append(
-                Cell(
-                    score_words(score.value, metric.unit),
-                    below=_unless_missing(interval_words(score.interval, metric.unit)),
-                    value=sortable(score.value),
-                    strong=len(comparison.rows) > 1 and score.value == best[metric.name],
-                )
-            )
-        rows.append(tuple(cells))
-    headings = [
-        Heading(metric.name, _unit_words(metric), headline=metric.name == comparison.headline)
-        for metric in comparison.metrics
-    ]
+    """Return every run's score in every metric that the runs ask for, best first."""
+    metrics = [metric for metric in comparison.metrics if metric.name not in comparison.other_counts]
     caption = f"With each score its {percent_words(comparison.level)} interval over the examples of the test set."
     if len(comparison.rows) > 1:
         caption += " The best of each column is bold."
-    return Table((Heading("run", numeric=False), *headings), tuple(rows), caption)
+    headings = [
+        Heading(metric.name, _unit_words(metric), headline=metric.name == comparison.headline) for metric in metrics
+    ]
+    return Table((Heading("run", numeric=False), *headings), _score_rows(comparison, metrics), caption)
+
+
+def other_counts_table(comparison: Comparison) -> Table | None:
+    """Return every run's F1 as others count it, to be held against published numbers; None where it was not counted."""
+    metrics = [metric for metric in comparison.metrics if metric.name in comparison.other_counts]
+    if not metrics:
+        return None
+    held_against = [f"{metric.name}: {COMPARABLE_WITH[metric.name]}" for metric in metrics]
+    caption = (
+        "The same answers, counted otherwise. Hold each against its own kind of number only. "
+        f"{'; '.join(held_against)}."
+    )
+    headings = [Heading(metric.name, explanation=f"Compare with {COMPARABLE_WITH[metric.name]}.") for metric in metrics]
+    return Table((Heading("run", numeric=False), *headings), _score_rows(comparison, metrics), caption)
 
 
 def difference_table(comparison: Comparison) -> Table | None:
@@ -232,6 +233,25 @@ def _effect_words(effect_size: float) -> str:
     if math.isnan(effect_size):
         return MISSING
     return f"{effect_size:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _score_rows(comparison: Comparison, metrics: Sequence[MetricInfo]) -> tuple[tuple[Cell, ...], ...]:
+    best = {metric.name: _best_value(comparison.rows, metric) for metric in metrics}
+    return tuple(
+        (
+            _name_cell(row.name, comparison.baseline),
+            *(
+                Cell(
+                    score_words(row.scores[metric.name].value, metric.unit),
+                    below=_unless_missing(interval_words(row.scores[metric.name].interval, metric.unit)),
+                    value=sortable(row.scores[metric.name].value),
+                    strong=len(comparison.rows) > 1 and row.scores[metric.name].value == best[metric.name],
+                )
+                for metric in metrics
+            ),
+        )
+        for row in comparison.ranked()
+    )
 
 
 def _best_value(rows: Sequence[ComparisonRow], metric: MetricInfo) -> float | None:

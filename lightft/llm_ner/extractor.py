@@ -93,7 +93,6 @@ class LLMNERExtractor:
             for text, answer in zip(chunk, answers, strict=True):
                 yield read_answer(text, answer, tuple(self.labels))
 
-
     def evaluate(self, examples: Sequence[Example], *, output_dir: str | Path, name: str | None = None) -> Run:
         """Extract from examples with gold spans and write a run, which compares with those of taggers.
 

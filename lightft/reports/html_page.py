@@ -18,6 +18,7 @@ from lightft.comparison.tables import (
     cost_table,
     difference_table,
     method_table,
+    other_counts_table,
     score_table,
 )
 from lightft.comparison.words import TERMS
@@ -64,6 +65,7 @@ def html_page(comparison: Comparison) -> str:
             (one.title, one.caption, [_trusted(svg) for svg in one.drawings]) for one in draw_pictures(comparison)
         ],
         entities=_entity_tables(comparison),
+        other_counts=other_counts_table(comparison),
         examples=examples,
         types=types,
         costs=cost_table(comparison),

@@ -6,7 +6,15 @@ import re
 import unicodedata
 
 from lightft.comparison import Comparison
-from lightft.comparison.tables import Cell, Heading, Table, difference_table, method_table, score_table
+from lightft.comparison.tables import (
+    Cell,
+    Heading,
+    Table,
+    difference_table,
+    method_table,
+    other_counts_table,
+    score_table,
+)
 from lightft.reports.report import REPORTS
 from lightft.wording import printable
 
@@ -25,6 +33,7 @@ def latex(comparison: Comparison) -> str:
         *_table("Methods.", method_table(comparison), "methods"),
         *_table(f"Differences in {comparison.headline}.", difference_table(comparison), "differences"),
         *_table("Runs.", score_table(comparison), "runs"),
+        *_table("F1 as others count it.", other_counts_table(comparison), "other-counts"),
         *(_escaped(f"Note: {note}") for note in comparison.notes),
     ]
     return "\n\n".join(blocks) + "\n"

@@ -14,6 +14,7 @@ from lightft.comparison.tables import (
     cost_table,
     difference_table,
     method_table,
+    other_counts_table,
     score_table,
 )
 from lightft.records import Target
@@ -34,6 +35,7 @@ def markdown(comparison: Comparison) -> str:
     blocks += _section("Runs", score_table(comparison))
     blocks += _section("What became of the entities", entity_kind_table(comparison))
     blocks += _section("Entities by type", entity_type_table(comparison))
+    blocks += _section("F1 as others count it", other_counts_table(comparison))
     blocks += _section("Cost", cost_table(comparison))
     if comparison.examples:
         blocks += ["## Examples", *map(_example, comparison.examples)]

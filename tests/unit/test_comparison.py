@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lightft.comparison import Comparison, compare_runs
+from lightft.comparison.tables import other_counts_table, score_table
 from lightft.contracts.made_up_runs import classification_run, generation_run, tagging_run
 from lightft.errors import DataError, IncomparableRunsError, InvalidSettingError, UnknownNameError
 from lightft.metrics import Metric, build_metric, score_predictions
@@ -401,6 +402,27 @@ def test_texts_are_kept_out_unless_they_are_asked_for(tmp_path: Path) -> None:
     assert secret in comparison.save(tmp_path / "texts.json", include_text=True).read_text()
     with pytest.raises(InvalidSettingError, match="There are no texts to include"):
         quick(WEAK, STRONG).save(tmp_path / "none.html", include_text=True)
+
+
+def test_entities_are_also_counted_as_others_do_where_texts_are_given() -> None:
+    assert quick(WEAK, STRONG).other_counts == ()
+    comparison = quick(WEAK, STRONG, examples=examples_of(WEAK))
+    assert comparison.headline == "span_f1"
+    assert set(comparison.other_counts) >= {"span_f1_lenient", "entity_strings_f1", "entity_occurrences_f1"}
+    table = other_counts_table(comparison)
+    assert table is not None
+    assert len(table.rows) == 2
+    assert "entity_strings_f1: language models that list strings" in table.caption
+    assert "entity_strings_f1" not in [heading.text for heading in score_table(comparison).headings]
+
+
+def test_sub_tokens_of_the_tagger_are_lent_to_a_run_without_a_tokenizer() -> None:
+    extracted = replace(
+        STRONG, task="llm-ner", predictions=tuple(replace(one, pieces=None, words=None) for one in STRONG.predictions)
+    )
+    comparison = quick(STRONG, replace(extracted, name="llm"), examples=examples_of(WEAK))
+    scores = [comparison.row(name).scores["span_f1_subtoken"].value for name in ("strong", "llm")]
+    assert scores[0] == scores[1]
 
 
 def test_examples_of_other_data_are_refused() -> None:
