@@ -31,9 +31,19 @@ def finding_of(comparison: Comparison) -> str:
         sentences += _against_the_baseline(comparison.differences, comparison.baseline, metric)
     if len(comparison.differences) > 1:
         sentences.append(f"Each p is adjusted for {len(comparison.differences)} comparisons.")
-    if not any(difference.several_seeds for difference in comparison.differences):
-        sentences.append("This is about these runs: with one seed nothing can be said about the methods.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *_what_it_is_about(comparison)])
+
+
+def _what_it_is_about(comparison: Comparison) -> list[str]:
+    """Say where the finding is about runs alone, for their methods have one seed."""
+    alone = [method.name for method in comparison.methods if method.seeds == 1]
+    if not alone:
+        return []
+    if len(alone) == len(comparison.methods):
+        return ["This is about these runs: with one seed nothing can be said about the methods."]
+    if len(alone) == 1:
+        return [f"{alone[0]} has one seed: what is said of it is about this run."]
+    return [f"{_listed(alone)} have one seed: what is said of them is about these runs."]
 
 
 def _scored(method: Method, metric: MetricInfo, level: float) -> str:

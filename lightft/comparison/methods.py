@@ -12,17 +12,12 @@ import numpy as np
 
 from lightft.comparison.measuring import MeasuredMetric
 from lightft.comparison.records import Method
-from lightft.comparison.rows import flat_settings
+from lightft.comparison.rows import chosen_settings, flat_settings
 from lightft.errors import InvalidSettingError, suggest
 from lightft.records import Run
 from lightft.significance import seeds_interval
 
 __all__ = ["method_named", "methods_of"]
-
-# The best epoch and the number of steps are outcomes of a training, not settings of it.
-_PER_RUN_SETTINGS = frozenset(
-    {"model.seed", "training.seed", "training.output_dir", "training.best_epoch", "training.steps"}
-)
 
 
 def methods_of(runs: Sequence[Run], headline: MeasuredMetric, level: float) -> tuple[Method, ...]:
@@ -63,7 +58,7 @@ def _alike(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _all_but_the_seed(run: Run) -> str:
-    settings = {name: value for name, value in flat_settings(run).items() if name not in _PER_RUN_SETTINGS}
+    settings = chosen_settings(flat_settings(run))
     # A run that says nothing about how it came to be is like no other.
     if not settings:
         return f"only {run.name}"

@@ -17,7 +17,7 @@ from lightft.metrics import (
 from lightft.metrics.span_errors import span_errors
 from lightft.records import Prediction, Run
 
-__all__ = ["flat_settings", "row_of"]
+__all__ = ["chosen_settings", "flat_settings", "row_of"]
 
 # As many as the metric calibration_error has, so that a diagram's error is the metric's.
 _CONFIDENCE_BINS = 15
@@ -58,6 +58,26 @@ def row_of(
 def flat_settings(run: Run) -> dict[str, Any]:
     """Return model, adapter and training settings by dotted name, such as ``adapter.r``; those that are None are absent."""
     return {**_flat("model", run.model), **_flat("adapter", run.adapter), **_flat("training", run.training)}
+
+
+def chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that make a method what it is: not its seed, where it was written, and what came of its training.
+
+    A learning rate that was chosen by trials is left out too: each method has its own, so that none is handicapped.
+    """
+    by_trials = any(name.startswith(_TRIALS) for name in settings)
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _NOT_CHOSEN
+        and not name.startswith(_TRIALS)
+        and not (by_trials and name == "training.learning_rate")
+    }
+
+
+_NOT_CHOSEN = frozenset({"model.seed", "training.seed", "training.output_dir", "training.best_epoch", "training.steps"})
+
+_TRIALS = "training.rate_chosen_from"
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -367,6 +367,7 @@ def test_a_method_of_one_seed_beside_one_of_several_claims_nothing_about_itself(
     comparison = quick(*runs)
     assert comparison.differences[0].several_seeds is False
     assert any(note.startswith("1 seed: r90-seed0.") for note in comparison.notes)
+    assert comparison.finding.endswith("r90-seed0 has one seed: what is said of it is about this run.")
 
 
 def test_the_same_seed_twice_is_no_evidence_of_how_seeds_vary() -> None:

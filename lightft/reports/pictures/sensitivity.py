@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightft.comparison import Comparison, Method, MetricInfo
+from lightft.comparison.rows import chosen_settings
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, list_canvas, list_lines
 from lightft.reports.pictures.picture import MOST_LINES, Picture, is_drawable, lines_word, not_drawn, runs_of, score_tip
 from lightft.reports.pictures.scores import draw_method
@@ -24,9 +25,6 @@ __all__ = ["sensitivity_pictures"]
 
 _NUMERIC = ("adapter.r", "adapter.dropout", "training.learning_rate")
 _CATEGORICAL = ("adapter.targets", "adapter.bias", "model.quantization")
-
-# Where a run was written and what came of its training are no settings that could be chosen.
-_NOT_CHOSEN = frozenset({"model.seed", "training.seed", "training.output_dir", "training.best_epoch", "training.steps"})
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,7 @@ def _groups(comparison: Comparison, name: str) -> list[_Group]:
     """Return the methods with a score in groups of two or more that differ in nothing but the setting ``name``."""
     alike: dict[str, _Group] = {}
     for method in comparison.methods:
-        settings = runs_of(comparison, method)[0].settings
-        chosen = {key: value for key, value in settings.items() if key not in _NOT_CHOSEN}
+        chosen = chosen_settings(runs_of(comparison, method)[0].settings)
         if not math.isfinite(method.mean) or (name in _NUMERIC and name not in chosen) or not chosen:
             continue
         for rest in _all_but(name, chosen):
