@@ -74,6 +74,16 @@ def registered_here() -> None:
             registry.remove(name)
 
 
+RECIPE = """
+model: MODEL_FOLDER
+data: sst2
+adapters: [head-only, lora]
+seeds: 2
+training: {epochs: 1}
+output_dir: runs-of-the-recipe
+"""
+
+
 def write_entities(folder: Path) -> None:
     rows = [
         {
@@ -125,8 +135,9 @@ def test_shell_commands_of_the_guide_run(project_folder: Path, capsys: pytest.Ca
     run_blocks(ROOT / "docs" / "runs-and-comparison.md")
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shell = "".join(re.findall(r"```console\n(.*?)```", pages, re.DOTALL))
-    commands = [shlex.split(line) for line in shell.splitlines() if line.startswith("lightft ")]
-    assert {command[1] for command in commands} == {"compare", "predict"}
+    commands = [shlex.split(line, comments=True) for line in shell.splitlines() if line.startswith("lightft ")]
+    assert {command[1] for command in commands} == {"compare", "run", "predict"}
+    (project_folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     for _, *arguments in commands:
         expanded = [
             [str(path) for path in sorted(project_folder.glob(word))] if "*" in word else [word] for word in arguments
@@ -154,7 +165,8 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     [
         ("adapters.md", set(ADAPTERS)),
         ("tasks.md", set(TASKS)),
-        ("runs-and-comparison.md", set(METRICS) | {f".{suffix}" for suffix in REPORTS}),
+        ("runs-and-comparison.md", set(METRICS)),
+        ("reports.md", {f".{suffix}" for suffix in REPORTS}),
         ("errors.md", set(errors.__all__) - {"suggest"}),
     ],
 )

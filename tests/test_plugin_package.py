@@ -39,7 +39,7 @@ def run_pytest(installed: Path, *arguments: str, cwd: Path) -> str:
 
 def test_it_keeps_every_contract(installed: Path, tmp_path: Path) -> None:
     said = run_pytest(installed, "--pyargs", "lightft.contracts", "--plugin", "lightft-example-plugin", cwd=tmp_path)
-    assert "contracts of: adapters lokr; tasks multi-label; metrics micro_f1; reports tex; no exporters" in said
+    assert "contracts of: adapters lokr; tasks multi-label; metrics micro_f1; reports rst; no exporters" in said
     assert int(re.search(r"(\d+) passed", said)[1]) > 70
     assert not re.search(r"\d+ (skipped|failed|deselected)", said)
 

@@ -20,7 +20,7 @@ OWN = chosen_plugins(["lightft"])
 # These files hold what the plug-ins of a folder share; each other file is one plug-in, or a few that share their counts.
 SHARED_FILES = {
     "metrics": {"metric", "scoring", "span_errors", "tables", "evaluate_bridge"},
-    "reports": {"report", "method", "pictures"},
+    "reports": {"report", "method", "pictures", "answers", "columns"},
 }
 
 

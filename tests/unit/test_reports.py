@@ -319,7 +319,7 @@ def test_csv_and_parquet_hold_the_same_columns(tmp_path: Path) -> None:
 
 def test_latex_tables_need_booktabs_alone() -> None:
     text = report("tex", seeds())
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 4
     assert r"\caption{Differences in span\_f1." in text
     assert "lora & head-only & " in text
     assert {line.count("&") for line in text.splitlines() if line.startswith("lora & head-only")} == {8}
