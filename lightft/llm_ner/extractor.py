@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,8 +13,9 @@ from lightft.data import examples_fingerprint
 from lightft.description import interval_scores
 from lightft.errors import DataError, InvalidSettingError
 from lightft.inference import Predictor, load
+from lightft.llm_ner.prompts import Prompt, types_of
 from lightft.models import count_parameters
-from lightft.records import Example, Message, Prediction, Run, Span
+from lightft.records import Example, Prediction, Run, Span
 from lightft.tasks import CausalLM
 
 __all__ = ["Document", "LLMNERExtractor"]
@@ -34,8 +31,8 @@ class Document:
         text: as it was given.
         spans: entities that stand in the text: ``text[start:end]`` is what the model wrote.
         ungrounded: ``(type, mention)`` pairs that the model wrote but the text does not hold, or of an unknown type.
-        outcome: ``"ok"``; ``"ungrounded"`` when some mentions were set aside; ``"unreadable"`` when the answer was no
-            dictionary.
+        outcome: ``"ok"``, ``"repaired"``, ``"ungrounded"``, ``"truncated"`` or ``"refused"``; see
+            ``lightft.llm_ner.OUTCOMES``.
         answer: what the model wrote.
     """
 
@@ -47,17 +44,37 @@ class Document:
 
 
 class LLMNERExtractor:
-    """Extracts entities by asking for a dictionary from types to mentions.
+    """Extracts entities by asking a language model for them, in a format that is read whatever it answers.
 
     Args:
         model: an adapter folder, a causal checkpoint, or a Predictor that is already open.
         labels: the types, or types with a description of each for the prompt.
-        max_new_tokens: of the answer.
+        format: how the model is to answer: ``"brackets"``, ``"xml"``, ``"categories"``, ``"objects"`` or a format that is
+            registered. A model that was trained on instruction data is asked with the format and prompt of that data.
+        prompt: ``"basic"``, ``"few-shot"``, or a template of your own (see ``Prompt``).
+        examples: with spans as targets, for ``"few-shot"``: worked examples are chosen from them by similarity.
+        shots: how many worked examples a few-shot prompt shows.
+        max_new_tokens: of an answer; None for what the text needs: a power of two that is at least 32 more than twice
+            the tokens of the text.
+
+    Raises:
+        InvalidSettingError: the model is no causal language model, or a part of the prompt is missing.
+        UnknownNameError: there is no such format or prompt.
     """
 
     def __init__(
-        self, model: str | Path | Predictor, labels: Mapping[str, str] | Sequence[str], *, max_new_tokens: int = 128
+        self,
+        model: str | Path | Predictor,
+        labels: Mapping[str, str] | Sequence[str],
+        format: str = "brackets",
+        prompt: str = "basic",
+        *,
+        examples: Sequence[Example] = (),
+        shots: int = 3,
+        max_new_tokens: int | None = None,
     ) -> None:
+        self.labels = types_of(labels)
+        self.prompt = Prompt(prompt, self.labels, format, examples=examples, shots=shots)
         self.predictor = model if isinstance(model, Predictor) else load(model)
         head = self.predictor.head
         if not isinstance(head, CausalLM):
@@ -66,32 +83,42 @@ class LLMNERExtractor:
                 "Call lightft.load(path)(text) instead."
             )
         self._head = head
-        self.labels = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
         self.max_new_tokens = max_new_tokens
-
-    def prompt(self, text: str) -> str:
-        """Return the instruction for one text."""
-        types = "\n".join(
-            f"- {label}: {meaning}" if meaning else f"- {label}" for label, meaning in self.labels.items()
-        )
-        return (
-            f"Find the named entities in the text. The types are:\n{types}\n"
-            "Answer with one JSON object from types to lists of mentions, copied letter by letter, and nothing else.\n\n"
-            f"Text: {text}"
-        )
 
     def extract(self, texts: Iterable[str]) -> Iterator[Document]:
         """Yield the entities of each text, in order; texts are read as the answers are."""
         remaining = iter(texts)
         while chunk := list(islice(remaining, _TEXTS_PER_CHUNK)):
-            answers = self._head.generate(
+            for text, answer in zip(chunk, self._answers(chunk), strict=True):
+                yield self.read(text, answer)
+
+    def read(self, text: str, answer: str) -> Document:
+        """Return what an answer to the prompt about ``text`` says, whoever wrote it."""
+        reading = self.prompt.answer_format.read(text, answer, tuple(self.labels))
+        return Document(text, reading.spans, reading.ungrounded, reading.outcome, answer)
+
+    def _answers(self, texts: Sequence[str]) -> list[str]:
+        # Texts with the same limit are asked together, so that an answer does not depend on its neighbours.
+        by_limit: dict[int, list[int]] = defaultdict(list)
+        for place, text in enumerate(texts):
+            by_limit[self._longest_answer(text)].append(place)
+        answers = [""] * len(texts)
+        for limit, places in by_limit.items():
+            written = self._head.generate(
                 self.predictor.model,
                 self.predictor.tokenizer,
-                [[Message("user", self.prompt(text))] for text in chunk],
-                max_new_tokens=self.max_new_tokens,
+                [self.prompt.messages(texts[place]) for place in places],
+                max_new_tokens=limit,
             )
-            for text, answer in zip(chunk, answers, strict=True):
-                yield read_answer(text, answer, tuple(self.labels))
+            for place, answer in zip(places, written, strict=True):
+                answers[place] = answer
+        return answers
+
+    def _longest_answer(self, text: str) -> int:
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        tokens = len(self.predictor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return 1 << (2 * tokens + 31).bit_length()
 
     def evaluate(self, examples: Sequence[Example], *, output_dir: str | Path, name: str | None = None) -> Run:
         """Extract from examples with gold spans and write a run, which compares with those of taggers.
@@ -102,8 +129,9 @@ class LLMNERExtractor:
             name: of the run in reports; by default the last part of ``output_dir``.
 
         Returns:
-            The run: its metrics are strict F1, precision and recall of spans, and ``data["outcomes"]`` counts what became of
-            the answers.
+            The run: its metrics are strict F1, precision and recall of spans, ``data["outcomes"]`` counts what became of
+            the answers, ``data["ungrounded_mentions"]`` what was set aside, and format, prompt and shots stand among its
+            settings.
 
         Raises:
             InvalidSettingError: ``output_dir`` exists.
@@ -123,10 +151,12 @@ class LLMNERExtractor:
             metrics=("span_f1", "span_precision", "span_recall"),
             labels=tuple(self.labels),
             model={"name": self.predictor.model.name_or_path},
+            training={**self.prompt.settings(), "max_new_tokens": self.max_new_tokens},
             data={
                 "test_fingerprint": examples_fingerprint(examples),
                 "rows": {"test": len(examples)},
                 "outcomes": dict(Counter(document.outcome for document in documents)),
+                "ungrounded_mentions": sum(len(document.ungrounded) for document in documents),
             },
             cost={
                 "total_parameters": count_parameters(self.predictor.model)[1],
@@ -142,49 +172,3 @@ class LLMNERExtractor:
         run = replace(run, scores=interval_scores(run))
         run.save(output_dir)
         return run
-
-
-def read_answer(text: str, answer: str, labels: Sequence[str]) -> Document:
-    """Turn any answer into entities: total, and never a span the text does not hold.
-
-    A mention that is written n times takes the first n places where it stands in the text.
-    """
-    mentions = _dictionary(answer)
-    if mentions is None:
-        return Document(text, (), (), "unreadable", answer)
-    spans: list[Span] = []
-    ungrounded: list[tuple[str, str]] = []
-    searched_to: dict[tuple[str, str], int] = {}
-    for label, mention in mentions:
-        start = text.find(mention, searched_to.get((label, mention), 0)) if mention and label in labels else -1
-        if start < 0:
-            ungrounded.append((label, mention))
-            continue
-        searched_to[label, mention] = start + len(mention)
-        spans.append(Span(start, start + len(mention), label, text=mention))
-    return Document(text, tuple(sorted(spans)), tuple(ungrounded), "ungrounded" if ungrounded else "ok", answer)
-
-
-def _dictionary(answer: str) -> list[tuple[str, str]] | None:
-    """Return the (type, mention) pairs of the first JSON or Python dictionary in ``answer``; None if there is none."""
-    match = re.search(r"\{[^{}]*\}", answer)
-    if match is None:
-        return None
-    try:
-        found = json.loads(match.group())
-    except (ValueError, RecursionError):
-        try:
-            with warnings.catch_warnings():
-                # The answer is a model's, and its odd escapes are no one's to mend.
-                warnings.simplefilter("ignore")
-                found = ast.literal_eval(match.group())
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return None
-    if not isinstance(found, dict):
-        return None
-    pairs = []
-    for label, mentions in found.items():
-        listed = mentions if isinstance(mentions, list | tuple) else [mentions]
-        # A year comes as a number, and nothing as null.
-        pairs += [(str(label), str(mention)) for mention in listed if mention is not None]
-    return pairs

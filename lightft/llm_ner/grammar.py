@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lightft.errors import DataError, InvalidSettingError, suggest
 from lightft.records import Span
@@ -124,25 +126,24 @@ class CopyGrammar:
 
     Attributes:
         start: the state before the first token.
+        prefix: the space that every answer begins with where the tokenizer puts one before a text; else empty.
 
     Raises:
         InvalidSettingError: there is no such style, or a label holds characters of the marks.
         DataError: the text holds a character that the tokenizer's tokens cannot write.
     """
 
-    def __init__(
-        self, text: str, labels: Sequence[str], vocabulary: TokenBytes, style: str = "brackets"
-    ) -> None:
+    def __init__(self, text: str, labels: Sequence[str], vocabulary: TokenBytes, style: str = "brackets") -> None:
         self._style = _style(style)
         _check_labels(labels, self._style, style)
         _check_characters(text, labels, vocabulary, self._style)
         self.vocabulary = vocabulary
         self.start = State(0)
         self._text = text
-        self._prefix = len(vocabulary.prefix(text))
-        written = " " * self._prefix + text
+        self.prefix = vocabulary.prefix(text)
+        written = self.prefix.decode() + text
         self._bytes = written.encode()
-        self._offset_of = dict(_byte_offsets(text, self._prefix))
+        self._offset_of = dict(_byte_offsets(text, len(self.prefix)))
         self._opens, self._closes = _entity_bounds(written)
         self._opening, self._closing = self._style.marks(labels)
         self._last_close = {label: self._last_position_to_close(label) for label in self._closing}
@@ -188,7 +189,9 @@ class CopyGrammar:
         for place, byte in enumerate(answer):
             after = self.advance(state, byte)
             if after is None:
-                raise DataError(f"The answer does not follow the text at byte {place} ({answer[place : place + 20]!r}).")
+                raise DataError(
+                    f"The answer does not follow the text at byte {place} ({answer[place : place + 20]!r})."
+                )
             if state.start >= 0 and after.start < 0:
                 start, end = self._offset_of[state.start], self._offset_of[after.position]
                 label = self._closing[state.label][state.mark + bytes((byte,))]
@@ -205,7 +208,7 @@ class CopyGrammar:
         decided the first time.
         """
         done = 0
-        yield b" " * self._prefix, None
+        yield self.prefix, None
         for number, span in enumerate(spans):
             yield self._text[done : span.start].encode(), None
             yield self._style.opening.encode(), (number, "opening")
@@ -222,13 +225,20 @@ class CopyGrammar:
         An open entity is taken to end where the run of capitalised words does. The tokens are allowed ones; a draft that
         is wrong costs time and changes nothing.
         """
-        ahead, position = self._likely_bytes(state, guessed_label)
+        head, position = self._likely_marks(state, guessed_label)
+        ahead = head + self._bytes[position:]
         tokens: list[int] = []
         place = 0
         while len(tokens) < limit and place < len(ahead):
-            own = self._own_tokens.get(position + place - len(ahead)) if False else None
-            del own
-            break
+            token = self._own_tokens.get(position + place - len(head)) if place >= len(head) else None
+            if token is None:
+                token = self.vocabulary.ids.get(self.vocabulary.longest(ahead, place), (None,))[0]
+            reached = None if token is None else self.allowed_tokens(state).get(token)
+            if token is None or reached is None:
+                break
+            tokens.append(token)
+            place += len(self.vocabulary[token])
+            state = reached
         return tokens
 
     def _search(self, state: State) -> Iterator[tuple[int, State]]:
@@ -252,3 +262,212 @@ class CopyGrammar:
             following |= {mark[0] for mark in self._marks(copied)}
             following |= {byte for byte in [self._next_of_text(copied)] if byte is not None}
         return following
+
+    def _marks(self, state: State) -> list[bytes]:
+        """Return the marks that may stand at the state's position, those already begun among them."""
+        position, start, _, open_label = state
+        if start < 0:
+            if not self._opens[position]:
+                return []
+            marks = [mark for mark, label in self._opening.items() if self._last_close[label] > position]
+        elif position > start and self._closes[position]:
+            marks = list(self._closing[open_label])
+        else:
+            return []
+        return [mark for mark in marks if not self._bytes.startswith(mark, position)]
+
+    def _after_mark(self, state: State, mark: bytes) -> State:
+        if state.start < 0:
+            return State(state.position, start=state.position, label=self._opening[mark])
+        return State(state.position)
+
+    def _as_text(self, state: State) -> State | None:
+        """Return the state in which what looks like the beginning of a mark is the text's own; None if it is not."""
+        if not self._bytes.startswith(state.mark, state.position):
+            return None
+        position = state.position + len(state.mark)
+        if state.start >= 0 and position > self._last_close[state.label]:
+            return None
+        return state._replace(position=position, mark=b"")
+
+    def _next_of_text(self, state: State) -> int | None:
+        """Return the byte of the text that may be copied next; None at its end, and where the entity has to close."""
+        end = len(self._bytes) if state.start < 0 else self._last_close[state.label]
+        return self._bytes[state.position] if state.position < end else None
+
+    def _last_position_to_close(self, label: str) -> int:
+        """Return the last position where an entity may end; -1 if there is none."""
+        end = len(self._bytes)
+        places = (
+            position
+            for position in range(end, 0, -1)
+            if self._closes[position]
+            and not all(self._bytes.startswith(mark, position) for mark in self._closing[label])
+        )
+        return next(places, -1)
+
+    def _tokens_by_position(self) -> dict[int, int]:
+        """Return the tokenizer's own tokens of the text by the position where each begins, as far as they copy it."""
+        tokens: dict[int, int] = {}
+        position = 0
+        for token in self.vocabulary.tokenised(self._text):
+            piece = self.vocabulary[token]
+            if not piece or not self._bytes.startswith(piece, position):
+                break
+            tokens[position] = token
+            position += len(piece)
+        return tokens
+
+    def _likely_marks(self, state: State, guessed_label: str) -> tuple[bytes, int]:
+        """Return what probably comes before unmarked text, and the position where that begins."""
+        head = b""
+        copied = self._as_text(state)
+        if copied is not None:
+            state = copied
+        elif state.mark:
+            mark = self._likely_mark(state, guessed_label)
+            head = mark[len(state.mark) :]
+            state = self._after_mark(state, mark)
+        if state.start < 0:
+            return head, state.position
+        end = self._likely_end(state)
+        head += self._bytes[state.position : end]
+        state = state._replace(position=end)
+        return (head + self._likely_mark(state, guessed_label) if self._marks(state) else head), end
+
+    def _likely_mark(self, state: State, guessed_label: str) -> bytes:
+        marks = [mark for mark in self._marks(state) if mark.startswith(state.mark)]
+        labels = self._opening if state.start < 0 else self._closing[state.label]
+        return next((mark for mark in marks if labels[mark] == guessed_label), marks[0])
+
+    def _likely_end(self, state: State) -> int:
+        for begin in (state.start, state.position):
+            name = _NAME.match(self._bytes, begin)
+            if name and name.end() > state.position:
+                return name.end()
+        return self._last_close[state.label]
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How an entity is marked: before and after it, each mark with the part that tells its type last."""
+
+    opening: str
+    opening_type: str
+    closing: str
+    closing_type: str
+    reserved: str
+
+    def marks(self, labels: Sequence[str]) -> tuple[dict[bytes, str], dict[str, dict[bytes, str]]]:
+        """Return what each opening mark tells of the type (empty if nothing), and by that the types of closing marks."""
+        opening: dict[bytes, str] = {}
+        closing: dict[str, dict[bytes, str]] = defaultdict(dict)
+        for label in labels:
+            told = label if self.opening_type else ""
+            opening[(self.opening + self.opening_type.format(label)).encode()] = told
+            closing[told][(self.closing + self.closing_type).format(label).encode()] = label
+        return opening, dict(closing)
+
+
+_STYLES = {
+    "brackets": _Style("[", "", "](", "{})", reserved="[]()"),
+    "xml": _Style("<", "{}>", "</{}>", "", reserved="<>/"),
+}
+
+# A word and the capitalised words after it, in bytes: every byte beyond ASCII counts as a letter.
+_NAME = re.compile(rb"[^\w\x80-\xff]*[\w\x80-\xff]+(?:[ .'&-]{1,2}[A-Z\x80-\xff][\w\x80-\xff]*)*")
+
+_BYTES_BY_LETTER = {letter: byte for byte, letter in bytes_to_unicode().items()}
+
+
+def _style(name: str) -> _Style:
+    if name not in _STYLES:
+        raise InvalidSettingError(f"There is no style {name!r}. {suggest(name, _STYLES)}")
+    return _STYLES[name]
+
+
+def _check_labels(labels: Sequence[str], style: _Style, name: str) -> None:
+    if not labels or len(set(labels)) < len(labels):
+        raise InvalidSettingError(f"Labels are {list(labels)!r}. Give each type once, and at least one.")
+    for label in labels:
+        if not label or label != label.strip() or set(label) & set(style.reserved):
+            raise InvalidSettingError(
+                f"{label!r} cannot be a type in style {name!r}: it is empty, has white space around it, or holds one of "
+                f"{style.reserved!r}. Rename it."
+            )
+
+
+def _check_characters(text: str, labels: Sequence[str], vocabulary: TokenBytes, style: _Style) -> None:
+    surrogates = [character for character in text if "\ud800" <= character <= "\udfff"]
+    if surrogates:
+        raise DataError(f"The text holds {surrogates[0]!r}, half a character. Decode it with errors='replace'.")
+    missing = vocabulary.missing_from("".join([text, *labels, style.reserved]))
+    if missing:
+        raise DataError(
+            f"The tokenizer has no tokens for {', '.join(map(repr, missing[:5]))}, so the text cannot be written again. "
+            "Leave these characters out, or take a model whose tokenizer works on bytes."
+        )
+
+
+def _byte_offsets(text: str, prefix: int) -> Iterator[tuple[int, int]]:
+    """Yield ``(position in bytes, offset in characters)`` of every character's beginning, and of the end."""
+    lengths = (len(character.encode()) for character in text)
+    return ((position, offset) for offset, position in enumerate(accumulate(lengths, initial=prefix)))
+
+
+def _entity_bounds(text: str) -> tuple[bytearray, bytearray]:
+    """Return for each position in bytes whether an entity may begin there, and whether one may end there."""
+    size = len(text.encode())
+    opens, closes = bytearray(size + 1), bytearray(size + 1)
+    for position, offset in _byte_offsets(text, 0):
+        before, after = text[offset - 1 : offset], text[offset : offset + 1]
+        parts_letter = bool(after) and unicodedata.category(after).startswith("M")
+        opens[position] = bool(after) and not after.isspace() and not parts_letter
+        closes[position] = offset > 0 and not before.isspace() and not parts_letter
+    return opens, closes
+
+
+def _written_by_token(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
+    """Return what each ordinary token writes, by the way the tokenizer decodes."""
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"] if tokenizer.is_fast else None
+    kinds = [part["type"] for part in _decoders(decoder)]
+    if "ByteLevel" in kinds:
+        read = _read_byte_level
+    elif "Metaspace" in kinds or {"type": "Replace", "pattern": {"String": "▁"}, "content": " "} in _decoders(decoder):
+        read = _read_byte_fallback if "ByteFallback" in kinds else _read_metaspace
+    else:
+        raise InvalidSettingError(
+            f"{type(tokenizer).__name__} decodes by {', '.join(kinds) or 'rules of its own'}; constrained decoding reads "
+            "byte-level BPE (GPT-2, LLaMA 3, SmolLM) and SentencePiece vocabularies. Take a model with one of these."
+        )
+    added = tokenizer.added_tokens_decoder.keys() | set(tokenizer.all_special_ids)
+    return {token: read(name) for name, token in tokenizer.get_vocab().items() if token not in added and read(name)}
+
+
+def _decoders(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if decoder is None:
+        return []
+    return decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+
+
+def _read_byte_level(name: str) -> bytes:
+    return bytes(_BYTES_BY_LETTER[letter] for letter in name) if _BYTES_BY_LETTER.keys() >= set(name) else b""
+
+
+def _read_metaspace(name: str) -> bytes:
+    return name.replace("▁", " ").encode()
+
+
+def _read_byte_fallback(name: str) -> bytes:
+    return bytes((int(name[3:5], 16),)) if _BYTE_TOKEN.fullmatch(name) else _read_metaspace(name)
+
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+
+
+def _is_text(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Entities from a language model: any answer is read, and no span is given that the text does not hold."""
+"""Entities from a language model: it is asked with the prompt, and what it answers becomes documents and runs."""
 
 from __future__ import annotations
 
@@ -7,143 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import lightft
-from lightft import LLMNERExtractor, Message, Span
+from lightft import LLMNERExtractor, Span
 from lightft.comparison import compare_runs
-from lightft.errors import DataError, InvalidSettingError
+from lightft.errors import DataError, InvalidSettingError, UnknownNameError
 from lightft.llm_ner import Document
-from lightft.llm_ner.extractor import read_answer
 from lightft.records import Example, Prediction, Run
 from lightft.tasks import CausalLM
-
-TEXT = "Angela met Bert in Paris and Bert left Paris in 1999"
-LABELS = ("PER", "LOC", "DATE")
-
-
-def spans_of(answer: str, text: str = TEXT) -> list[tuple[int, int, str]]:
-    return [(span.start, span.end, span.label) for span in read_answer(text, answer, LABELS).spans]
-
-
-# --- reading answers
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        '{"PER": ["Angela"], "LOC": ["Paris"]}',
-        "{'PER': ['Angela'], 'LOC': ['Paris']}",
-        '{"PER": "Angela", "LOC": "Paris"}',
-        'Here you are:\n```json\n{"PER": ["Angela"], "LOC": ["Paris"]}\n```\nAnything else?',
-        '{"LOC": ["Paris"], "PER": ["Angela"], "DATE": []}',
-        '{"PER": ("Angela"), "LOC": ("Paris",)}',
-        '{"PER": ["Angela"], "LOC": ["Paris"], "DATE": null}',
-    ],
-)
-def test_a_dictionary_in_any_dress_is_read(answer: str) -> None:
-    document = read_answer(TEXT, answer, LABELS)
-    assert document.spans == (Span(0, 6, "PER"), Span(19, 24, "LOC"))
-    assert [span.text for span in document.spans] == ["Angela", "Paris"]
-    assert (document.outcome, document.ungrounded, document.answer, document.text) == ("ok", (), answer, TEXT)
-
-
-def test_a_mention_written_twice_takes_the_first_two_places() -> None:
-    assert spans_of('{"PER": ["Bert"]}') == [(11, 15, "PER")]
-    assert spans_of('{"PER": ["Bert", "Bert"]}') == [(11, 15, "PER"), (29, 33, "PER")]
-    document = read_answer(TEXT, '{"PER": ["Bert", "Bert", "Bert"]}', LABELS)
-    assert len(document.spans) == 2
-    assert document.ungrounded == (("PER", "Bert"),)
-
-
-def test_what_the_text_does_not_hold_is_set_aside_and_listed() -> None:
-    document = read_answer(
-        TEXT, '{"PER": ["Angela", "Carla"], "LOC": ["paris"], "ORG": ["Bert"], "DATE": [""]}', LABELS
-    )
-    assert document.spans == (Span(0, 6, "PER"),)
-    assert document.ungrounded == (("PER", "Carla"), ("LOC", "paris"), ("ORG", "Bert"), ("DATE", ""))
-    assert document.outcome == "ungrounded"
-
-
-def test_a_number_is_read_as_it_is_written() -> None:
-    assert spans_of('{"DATE": [1999]}') == [(48, 52, "DATE")]
-    assert read_answer(TEXT, '{"DATE": [2000]}', LABELS).ungrounded == (("DATE", "2000"),)
-
-
-UNREADABLE = [
-    "",
-    "no entities",
-    '["Angela"]',
-    "{",
-    '{"PER": ["Angela"',
-    "{Angela}",
-    "{[]}",
-    "{[]: 1}",
-    "{1: 2",
-    "{'PER'}",
-]
-TOO_MUCH = ["{" + "[" * 5000 + "}", '{"PER": ' + "9" * 5000 + "}"]
-
-
-@pytest.mark.parametrize("answer", [*UNREADABLE, *TOO_MUCH])
-def test_an_answer_that_is_no_dictionary_is_unreadable_and_not_empty(answer: str) -> None:
-    document = read_answer(TEXT, answer, LABELS)
-    assert (document.outcome, document.spans) == ("unreadable", ())
-
-
-def test_an_empty_dictionary_is_an_answer() -> None:
-    assert read_answer(TEXT, "{}", LABELS) == Document(TEXT, (), (), "ok", "{}")
-
-
-PIECES = st.sampled_from(
-    [*"{}[]()\"':,*\n \x00\\", "\\d", "\\u", "PER", "LOC", "Bert", "Paris", "1", "None", "null", "e9"]
-)
-
-
-@given(st.lists(PIECES, max_size=40).map("".join) | st.text())
-@example('{"PER": ["\\d"]}')
-def test_any_answer_is_read_and_every_span_stands_in_the_text(answer: str) -> None:
-    document = read_answer(TEXT, answer, LABELS)
-    assert document.outcome in ("ok", "ungrounded", "unreadable")
-    assert (document.outcome == "ungrounded") == bool(document.ungrounded)
-    assert document.answer == answer
-    for span in document.spans:
-        assert TEXT[span.start : span.end] == span.text
-        assert span.text
-        assert span.label in LABELS
-    assert list(document.spans) == sorted(document.spans)
-    assert len(set(document.spans)) == len(document.spans)
-
-
-@given(st.lists(st.tuples(st.sampled_from(LABELS), st.integers(0, 51), st.integers(1, 9)), max_size=6))
-def test_a_truthful_answer_loses_nothing(mentions: list[tuple[str, int, int]]) -> None:
-    import json
-
-    wanted: dict[str, list[str]] = {}
-    for label, start, length in mentions:
-        mention = TEXT[start : start + length]
-        if mention not in wanted.get(label, []):
-            wanted.setdefault(label, []).append(mention)
-    document = read_answer(TEXT, json.dumps(wanted), LABELS)
-    assert document.outcome == "ok"
-    assert {(span.label, span.text) for span in document.spans} == {
-        (label, mention) for label, its_mentions in wanted.items() for mention in its_mentions
-    }
-
 
 # --- asking the model
 
 
 @pytest.fixture
 def extractor(tiny_llama: Path) -> LLMNERExtractor:
-    return LLMNERExtractor(lightft.load(tiny_llama), {"PER": "a person", "LOC": ""}, max_new_tokens=5)
-
-
-def test_the_prompt_names_the_types_and_holds_the_text(extractor: LLMNERExtractor) -> None:
-    prompt = extractor.prompt("anna met bert")
-    assert "- PER: a person\n- LOC\n" in prompt
-    assert prompt.endswith("Text: anna met bert")
+    return LLMNERExtractor(lightft.load(tiny_llama), {"PER": "a person", "LOC": ""}, "categories", max_new_tokens=5)
 
 
 def test_every_text_gets_a_document_in_order(extractor: LLMNERExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,13 +45,13 @@ def test_every_text_gets_a_document_in_order(extractor: LLMNERExtractor, monkeyp
     assert len(read) < 40, "texts are read as the answers are"
     rest = list(documents)
     assert [document.spans[0].text for document in (first, *rest)] == [f"person{number}" for number in range(40)]
-    assert asked == [extractor.prompt(f"here is person{number}") for number in range(40)]
+    assert asked == [extractor.prompt.ask(f"here is person{number}") for number in range(40)]
 
 
 def test_what_a_real_model_writes_becomes_a_document(extractor: LLMNERExtractor) -> None:
     (document,) = extractor.extract(["anna met bert"])
     assert document.text == "anna met bert"
-    written = extractor.predictor.generate([Message("user", extractor.prompt("anna met bert"))], max_new_tokens=5)
+    written = extractor.predictor.generate(extractor.prompt.messages("anna met bert"), max_new_tokens=5)
     assert document.answer == written
     assert list(extractor.extract([])) == []
 
@@ -181,6 +59,45 @@ def test_what_a_real_model_writes_becomes_a_document(extractor: LLMNERExtractor)
 def test_a_model_can_be_named_by_its_folder(tiny_llama: Path) -> None:
     extractor = LLMNERExtractor(tiny_llama, ["PER"])
     assert extractor.labels == {"PER": ""}
+    assert extractor.prompt.format == "brackets"
+
+
+def test_what_cannot_be_asked_is_refused_before_the_model_is_opened() -> None:
+    with pytest.raises(InvalidSettingError, match="none to choose from"):
+        LLMNERExtractor("no such folder", ["PER"], prompt="few-shot")
+    with pytest.raises(UnknownNameError, match="Did you mean 'xml'"):
+        LLMNERExtractor("no such folder", ["PER"], "xmll")
+
+
+def test_an_answer_of_any_kind_becomes_a_document(extractor: LLMNERExtractor) -> None:
+    answer = 'Sure: {"PER": ["anna", "carla"]}'
+    assert extractor.read("anna met bert", answer) == Document(
+        "anna met bert", (Span(0, 4, "PER"),), (("PER", "carla"),), "ungrounded", answer
+    )
+
+
+def test_how_much_is_written_follows_from_the_text_and_not_from_its_neighbours(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = LLMNERExtractor(lightft.load(tiny_llama), ["PER"])
+    texts = ["anna", "anna met bert " * 20, "bert", "", "the film " * 9]
+    limits: dict[str, set[int]] = {text: set() for text in texts}
+
+    def answering(self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int) -> list[str]:
+        for (message,) in conversations:
+            (text,) = [text for text in texts if message.content == extractor.prompt.ask(text)]
+            assert max_new_tokens >= 2 * len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 32
+            limits[text].add(max_new_tokens)
+        return [message.content.split("\n")[-1] for (message,) in conversations]
+
+    monkeypatch.setattr(CausalLM, "generate", answering)
+    documents = list(extractor.extract(texts))
+    assert [document.text for document in documents] == texts
+    assert {document.outcome for document in documents if document.text.strip()} == {"ok"}
+    for text in texts:
+        list(extractor.extract([text]))
+    assert all(len(each) == 1 for each in limits.values())
+    assert len(set.union(*limits.values())) > 1
 
 
 def test_a_classifier_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
@@ -212,7 +129,14 @@ def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
     monkeypatch.setattr(CausalLM, "generate", lambda *asked, **keywords: answers)
     run = extractor.evaluate(GOLD, output_dir=tmp_path / "llm")
     assert [prediction.predicted for prediction in run.predictions] == [(Span(0, 4, "PER"),), ()]
-    assert run.data["outcomes"] == {"ungrounded": 1, "unreadable": 1}
+    assert run.data["outcomes"] == {"ungrounded": 1, "refused": 1}
+    assert run.data["ungrounded_mentions"] == 1
+    assert run.training == {
+        "format": "categories",
+        "prompt": "basic",
+        "definitions": {"PER": "a person"},
+        "max_new_tokens": 5,
+    }
     assert run.scores["span_f1"]["value"] == pytest.approx(2 * 1 / (1 + 3))
     assert Run.load(tmp_path / "llm").predictions == run.predictions
     tagger = Run(

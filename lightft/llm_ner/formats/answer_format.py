@@ -67,13 +67,15 @@ class AnswerFormat(Protocol):
 
 
 def _validated(name: str, plugin: AnswerFormat) -> AnswerFormat:
-    if not isinstance(plugin, AnswerFormat):
-        missing = [part for part in ("name", "instruction", "write", "read") if part not in dir(plugin)]
+    missing = [part for part in ("name", "instruction", "write", "read") if part not in dir(plugin)]
+    if missing:
         raise InvalidPluginError(
             f"Answer format {name!r} has no {', '.join(missing)}. Register an object with name, instruction, write and read."
         )
     if plugin.name != name:
-        raise InvalidPluginError(f"The answer format registered as {name!r} calls itself {plugin.name!r}. Use one name.")
+        raise InvalidPluginError(
+            f"The answer format registered as {name!r} calls itself {plugin.name!r}. Use one name."
+        )
     return plugin
 
 

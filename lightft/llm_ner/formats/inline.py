@@ -69,20 +69,19 @@ class InlineFormat:
         for start, part, repaired in self._attempts(text, answer):
             walked = self._walk(text, part, start)
             if walked.whole or (walked.truncated and walked.reached > start):
-                return _reading(text, walked.mentions, known, truncated=walked.truncated, repaired=repaired)
-        mentions, dangling = self._tagged(answer)
+                return _reading(walked.mentions, known, truncated=walked.truncated, repaired=repaired)
+        mentions = self._tagged(answer)
         plain = self._without_tags(answer)
-        if not mentions and not dangling and not _repeats(plain, text):
+        if not mentions and not _repeats(plain, text):
             return Reading((), (), "refused")
-        return _aligned(text, plain, mentions, known, dangling=dangling)
+        return _aligned(text, plain, mentions, known)
 
     def _attempts(self, text: str, answer: str) -> Iterator[tuple[int, str, bool]]:
         """Yield ``(where in the text it begins, part of the answer, whether that is a repair)`` of what to walk along."""
         yield 0, answer, False
         # Answers come without the white space at their ends.
         start = len(text) - len(text.lstrip())
-        if start:
-            yield start, answer.lstrip(), False
+        yield start, answer.lstrip(), False
         fence = _FENCE.search(answer)
         if fence is not None:
             yield start, fence["content"].strip(), True
@@ -113,16 +112,16 @@ class InlineFormat:
         left = text[place:].rstrip()
         if opened is None and rest == left:
             return _Walked(mentions, place, whole=True)
-        begun = left.startswith(rest) or (opened is not None and self._begins_a_tag(rest, left))
-        return _Walked(mentions, place + len(rest), truncated=begun and bool(mentions or rest or opened))
+        begun = rest != left and (left.startswith(rest) or self._begins_a_tag(rest, left))
+        return _Walked(mentions, place + len(rest), truncated=begun)
 
     def _begins_a_tag(self, rest: str, left: str) -> bool:
-        """Say whether an answer ends in a mention whose closing tag is half written."""
+        """Say whether an answer ends in a tag that is half written."""
         same = next((n for n, (a, b) in enumerate(zip(rest, left, strict=False)) if a != b), min(len(rest), len(left)))
         return rest[same:].startswith(self.closing("")[:1]) and len(rest) - same <= _LONGEST_LABEL
 
-    def _tagged(self, answer: str) -> tuple[list[_Mention], bool]:
-        """Return the tagged mentions of an answer, the innermost of nested ones, and whether the last stays open.
+    def _tagged(self, answer: str) -> list[_Mention]:
+        """Return the tagged mentions of an answer, the innermost of nested ones.
 
         A mention's ``before`` is its place in the answer without tags.
         """
@@ -136,10 +135,12 @@ class InlineFormat:
                 mentions.append(_Mention(tag["closes"], answer[opened[0] : tag.start()], opened[1]))
                 opened = None
             tags += len(tag.group())
-        return mentions, opened is not None
+        return mentions
 
     def _without_tags(self, answer: str) -> str:
-        return self.tag.sub("", answer)
+        plain = self.tag.sub("", answer)
+        half_written = plain.rfind(self.closing("")[:2], -_LONGEST_LABEL)
+        return plain if half_written < 0 else plain[:half_written]
 
     def _check(self, label: str) -> None:
         wrong = [letter for letter in label if letter in self.forbidden]
@@ -169,7 +170,7 @@ _LONGEST_LABEL = 100
 _FENCE = re.compile(r"```[^\n`]*\n(?P<content>.*?)(?:\n```|\Z)", re.DOTALL)
 
 
-def _reading(text: str, mentions: Sequence[_Mention], known: set[str], *, truncated: bool, repaired: bool) -> Reading:
+def _reading(mentions: Sequence[_Mention], known: set[str], *, truncated: bool, repaired: bool) -> Reading:
     spans = [
         Span(mention.start, mention.start + len(mention.surface), mention.label, text=mention.surface)
         for mention in mentions
@@ -184,39 +185,46 @@ def _reading(text: str, mentions: Sequence[_Mention], known: set[str], *, trunca
 
 # --- answers that changed the text
 
-_CONTEXTS = (24, 8, 0)
+_CONTEXTS = (24, 8)
 _FARTHEST = 1000
 
 
-def _aligned(text: str, plain: str, mentions: Sequence[_Mention], known: set[str], *, dangling: bool) -> Reading:
+def _aligned(text: str, plain: str, mentions: Sequence[_Mention], known: set[str]) -> Reading:
     """Look up each mention from the end of the one before onwards, with as much of what stands before it as possible.
 
-    A mention that is found by itself alone must stand within 1,000 characters of where it is expected. Comparing stops
-    after some 20 times the length of text and answer, so that the time is linear; what is then left is ungrounded.
+    A mention that is found by itself alone is the one nearest to where it is expected, within 1,000 characters.
+    Comparing stops after some 20 times the length of text and answer, so that the time is linear; what is then left is
+    ungrounded.
     """
     budget = 20 * (len(text) + len(plain)) + 100_000
     placed: list[_Mention] = []
     cursor, aligned = 0, 0
     for mention in mentions:
         start = -1
-        expected = cursor + mention.before - aligned
         for width in _CONTEXTS if mention.surface and mention.label in known else ():
             context = plain[max(aligned, mention.before - width) : mention.before]
-            if budget < 0 or (width and not context):
-                continue
-            limit = len(text) if width else min(len(text), expected + len(mention.surface) + _FARTHEST)
-            found = text.find(context + mention.surface, cursor, limit)
-            budget -= (limit if found < 0 else found) - cursor + len(context) + len(mention.surface)
-            if found >= 0:
-                start = found + len(context)
-                break
+            if start < 0 <= budget and context:
+                found = text.find(context + mention.surface, cursor)
+                budget -= (len(text) if found < 0 else found) - cursor + len(context) + len(mention.surface)
+                start = found + len(context) if found >= 0 else -1
+        if start < 0 <= budget and mention.surface and mention.label in known:
+            start = _nearest(text, mention.surface, cursor, cursor + mention.before - aligned)
+            budget -= 2 * (_FARTHEST + len(mention.surface))
         if start < 0:
             placed.append(mention)
             continue
         placed.append(mention._replace(start=start))
         cursor, aligned = start + len(mention.surface), mention.before + len(mention.surface)
-    truncated = dangling or _ends_early(plain, text, cursor)
-    return _reading(text, placed, known, truncated=truncated, repaired=True)
+    return _reading(placed, known, truncated=_ends_early(plain, text, cursor), repaired=True)
+
+
+def _nearest(text: str, surface: str, cursor: int, expected: int) -> int:
+    """Return the place from ``cursor`` on that is nearest to where a mention is expected; -1 if none is near."""
+    before = text.rfind(surface, max(cursor, expected - _FARTHEST), expected + len(surface))
+    after = text.find(surface, expected, expected + len(surface) + _FARTHEST)
+    if before < 0 or (0 <= after < 2 * expected - before):
+        return after
+    return before
 
 
 def _ends_early(plain: str, text: str, cursor: int) -> bool:

@@ -1,0 +1,194 @@
+"""Prompts: what a language model is told before the text, by name or from a template of your own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lightft.errors import DataError, InvalidSettingError, UnknownNameError, suggest
+from lightft.llm_ner.formats import FORMATS, AnswerFormat
+from lightft.records import Example, Message, Span
+
+__all__ = ["PROMPTS", "Prompt", "spans_of_types", "types_of"]
+
+_BASIC = """Identify the named entities in the text below, and classify each as one of these types:
+{types}
+
+{format}
+
+Text:
+
+{text}"""
+
+_FEW_SHOT = """Identify the named entities in the last text below, and classify each as one of these types:
+{types}
+
+{format}
+
+{examples}
+
+Text:
+
+{text}"""
+
+PROMPTS: Mapping[str, str] = {"basic": _BASIC, "few-shot": _FEW_SHOT}
+"""The templates that have a name."""
+
+_PLACE = re.compile(r"\{(types|format|examples|text)\}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Makes the question about a text.
+
+    The text stands last, so that all before it is the same for every text of a prompt without examples.
+
+    Attributes:
+        style: ``"basic"``, ``"few-shot"``, or a template: a string with ``{text}`` and perhaps ``{types}``, ``{format}``
+            (the sentence that asks for the answer format) and ``{examples}``. Other braces stay as they are.
+        labels: the types, or types with a description of each.
+        format: a name of ``FORMATS``.
+        examples: with spans as targets; worked examples are chosen from them.
+        shots: how many worked examples a prompt with ``{examples}`` shows. They are those whose character n-grams are
+            most like the text's (TF-IDF, cosine), with entities rather than without, never the text itself, the most
+            similar last.
+    """
+
+    style: str
+    labels: Mapping[str, str] | Sequence[str]
+    format: str = "brackets"
+    examples: Sequence[Example] = field(default=(), repr=False)
+    shots: int = 3
+
+    def __post_init__(self) -> None:
+        if self.style not in PROMPTS and "{" not in self.style:
+            raise UnknownNameError(
+                f"No prompt named {self.style!r}. {suggest(self.style, PROMPTS)} A template of your own holds {{text}}."
+            )
+        if "{text}" not in self.template:
+            raise InvalidSettingError(
+                "The template has no {text}, so that no text would be read. Write {text} where the text is to stand."
+            )
+        if not self.labels:
+            raise InvalidSettingError("There are no types to look for. Give labels, such as ['PER', 'LOC'].")
+        self.answer_format.instruction(tuple(types_of(self.labels)))
+        if self.shows_examples:
+            self._check_examples()
+
+    @property
+    def template(self) -> str:
+        """The template of a named style, or the style itself."""
+        return PROMPTS.get(self.style, self.style)
+
+    @property
+    def answer_format(self) -> AnswerFormat:
+        """The format called ``format``."""
+        return FORMATS[self.format]
+
+    @property
+    def shows_examples(self) -> bool:
+        """Whether the template has a place for worked examples."""
+        return "{examples}" in self.template
+
+    def messages(self, text: str) -> list[Message]:
+        """Return the conversation that asks about one text: a single turn of the user."""
+        return [Message("user", self.ask(text))]
+
+    def ask(self, text: str) -> str:
+        """Return the question about one text."""
+        instruction, given = self.instruction_and_input(text)
+        return f"{instruction}\n\n{given}" if given else instruction
+
+    def instruction_and_input(self, text: str) -> tuple[str, str]:
+        """Return the question in two parts, as rows of instruction data have them; a blank line joins them.
+
+        The second part is the text where it stands last after a blank line, else empty.
+        """
+        ending = "\n\n{text}"
+        apart = self.template.endswith(ending) and bool(text.strip())
+        template = self.template.removesuffix(ending) if apart else self.template
+        values = {
+            "types": self._types,
+            "format": self.answer_format.instruction(tuple(types_of(self.labels))),
+            "examples": self._worked(text) if self.shows_examples else "",
+            "text": text,
+        }
+        return _PLACE.sub(lambda place: values[place[1]], template), text if apart else ""
+
+    def settings(self) -> dict[str, object]:
+        """Return what makes this prompt what it is, as plain JSON data."""
+        described = {label: meaning for label, meaning in types_of(self.labels).items() if meaning}
+        settings: dict[str, object] = {"format": self.format, "prompt": self.style}
+        return {
+            **settings,
+            **({"definitions": described} if described else {}),
+            **({"shots": self.shots} if self.shows_examples else {}),
+        }
+
+    def nearest(self, text: str) -> list[Example]:
+        """Return the worked examples for a text, the most similar last; fewer than ``shots`` where there are no more."""
+        pool, without_entities, vectorizer, by_ngram = self._index
+        similar = (vectorizer.transform([text]) @ by_ngram).toarray()[0]
+        # Rounded, so that equally similar ones keep their order whatever the order of summation.
+        order = np.lexsort(np.stack([-np.round(similar, 6), without_entities]))
+        chosen = [pool[place] for place in order[: self.shots + 1] if pool[place].text.strip() != text.strip()]
+        return chosen[: self.shots][::-1]
+
+    @property
+    def _types(self) -> str:
+        return "\n".join(
+            f"- {label}: {meaning}" if meaning else f"- {label}" for label, meaning in types_of(self.labels).items()
+        )
+
+    def _worked(self, text: str) -> str:
+        blocks = []
+        for example in self.nearest(text):
+            answer, _ = self.answer_format.write(example.text, spans_of_types(example, types_of(self.labels)))
+            blocks.append(f"Text:\n\n{example.text}\n\nAnswer:\n\n{answer}")
+        return "\n\n".join(blocks)
+
+    def _check_examples(self) -> None:
+        if self.shots < 1:
+            raise InvalidSettingError(
+                f"shots={self.shots}, but a prompt with examples shows at least 1. Or use 'basic'."
+            )
+        for example in self.examples:
+            if not isinstance(example.target, tuple):
+                raise DataError(f"Example {example.id!r} has no gold spans. Give examples for token-classification.")
+        if not any(example.text.strip() for example in self.examples):
+            raise InvalidSettingError(
+                "This prompt shows worked examples, but there are none to choose from. Give examples=data.train."
+            )
+
+    @cached_property
+    def _index(self) -> tuple[list[Example], Any, Any, Any]:
+        """Examples with different texts, which have no entities, what weighs n-grams, and weights (n-grams, examples)."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        pool = list({example.text.strip(): example for example in self.examples if example.text.strip()}.values())
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
+        weights = vectorizer.fit_transform(example.text for example in pool)
+        types = types_of(self.labels)
+        without_entities = np.array([not spans_of_types(example, types) for example in pool])
+        return pool, without_entities, vectorizer, weights.T.tocsr()
+
+
+def types_of(labels: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Return the types with the description of each; empty where there is none."""
+    return dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
+
+
+def spans_of_types(example: Example, labels: Mapping[str, str]) -> tuple[Span, ...]:
+    """Return the gold spans of an example that are of these types.
+
+    Raises:
+        DataError: it has no gold spans.
+    """
+    if not isinstance(example.target, tuple):
+        raise DataError(f"Example {example.id!r} has no gold spans. Give examples for token-classification.")
+    return tuple(span for span in example.target if span.label in labels)

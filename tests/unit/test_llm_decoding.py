@@ -1,0 +1,479 @@
+"""Constrained decoding: the answer is always the text with marks, and that of decoding token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from peft import PrefixTuningConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from lightft import Span
+from lightft.errors import DataError, InvalidSettingError
+from lightft.llm_ner.decoding import ConstrainedAnswer, constrained_answers
+from lightft.llm_ner.grammar import CopyGrammar, State, TokenBytes
+from tests.tiny_models import SENTENCES, llama_config, unigram_tokenizer, wordpiece_tokenizer
+
+LABELS = ("PER", "LOC")
+STYLES = ("brackets", "xml")
+MARKED = (
+    "[anna](PER) met [bert](PER) in [new york](LOC).",
+    "[Anna Berg](PER)[Bert](PER) went to ([Rome](LOC)).",
+    "<PER>Anna Berg</PER> went from <LOC>Paris</LOC> to <LOC>Rome</LOC>.",
+)
+ODD_TEXTS = (
+    "a",
+    "Anna",
+    " Anna ",
+    "Anna\r\nmet\nBert\r",
+    "😀 Zoë met 👩‍👩‍👧 in Zu\u0308rich\u0301",
+    "[Anna](PER) [Bert](LOC) [[",
+    "see [Rome](http://rome.it) or ](PER)](LOC)",
+    "<PER>Anna</PER> </LOC><LO",
+    "<|im_end|> and </s> are text <s>",
+    "   \n\t ",
+)
+
+
+@cache
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=380,
+        special_tokens=["<s>", "</s>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*SENTENCES, *MARKED, *MARKED], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+@cache
+def llama2_tokenizer() -> PreTrainedTokenizerFast:
+    """SentencePiece BPE as LLaMA 2's: a space before every text, and byte tokens for unknown characters."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁anbetromwPERLOC[]().", "▁a", "an"]
+    merges = [("▁", "a"), ("a", "n")]
+    tokenizer = Tokenizer(
+        models.BPE({piece: index for index, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+
+
+@cache
+def llama(seed: int, scale: float = 0.1) -> LlamaForCausalLM:
+    """A random model in float64, so that no two tokens are equally likely up to rounding."""
+    torch.manual_seed(seed)
+    config = llama_config(len(byte_tokenizer()))
+    config.initializer_range = scale
+    return LlamaForCausalLM(config).double().eval()
+
+
+def token_by_token(model, grammar: CopyGrammar, prompt: list[int], limit: int) -> tuple[list[int], list[float]]:
+    """The plain way: one pass over everything per token, and every token of the vocabulary tried byte by byte."""
+    tokens: list[int] = []
+    log_probabilities = []
+    state: State | None = grammar.start
+    while not tokens or tokens[-1] != grammar.vocabulary.end_token:
+        assert len(tokens) < limit
+        allowed = by_brute_force(grammar, state)
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, -1]
+        masked = torch.full_like(logits, -torch.inf)
+        masked[allowed] = logits[allowed]
+        tokens.append(int(masked.argmax()))
+        log_probabilities.append(float(masked.log_softmax(-1)[tokens[-1]]))
+        state = after(grammar, state, grammar.vocabulary[tokens[-1]])
+    return tokens, log_probabilities
+
+
+def by_brute_force(grammar: CopyGrammar, state: State) -> list[int]:
+    vocabulary = grammar.vocabulary
+    ending = [vocabulary.end_token] if grammar.finished(state) else []
+    pieces = {token: vocabulary[token] for token in range(len(byte_tokenizer()))}
+    return ending + [token for token, piece in pieces.items() if piece and after(grammar, state, piece) is not None]
+
+
+def after(grammar: CopyGrammar, state: State | None, piece: bytes) -> State | None:
+    for byte in piece:
+        state = grammar.advance(state, byte) if state is not None else None
+    return state
+
+
+def prompts_for(texts: list[str] | tuple[str, ...]) -> list[list[int]]:
+    return [byte_tokenizer()(f"Mark the names.\n{text}\n", add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def random_texts(seed: int, count: int) -> list[str]:
+    generator = torch.Generator().manual_seed(seed)
+    words = [*SENTENCES[2].split(), *SENTENCES[0].split(), "[x]", "<b>", "Zoë", "](PER)", "😀"]
+    return [
+        " ".join(words[int(n)] for n in torch.randint(len(words), (int(size),), generator=generator))
+        for size in torch.randint(1, 9, (count,), generator=generator)
+    ]
+
+
+# --- the grammar, without a model ---
+
+
+def all_answers(text: str, labels: tuple[str, ...], style: str) -> dict[bytes, tuple[Span, ...]]:
+    """Every answer by what the rules say, written without an automaton."""
+
+    def marks(label: str) -> tuple[str, str]:
+        return ("[", f"]({label})") if style == "brackets" else (f"<{label}>", f"</{label}>")
+
+    def fits(start: int, end: int, label: str) -> bool:
+        opening, closing = marks(label)
+        return (
+            not text[start].isspace()
+            and not text[end - 1].isspace()
+            and "\u0301" not in (text[start], text[end : end + 1])
+            and not text.startswith(opening, start)
+            and not text.startswith(closing, end)
+        )
+
+    def continued(done: int) -> Iterator[tuple[str, tuple[Span, ...]]]:
+        yield text[done:], ()
+        for start in range(done, len(text)):
+            for end in range(start + 1, len(text) + 1):
+                for label in labels:
+                    if fits(start, end, label):
+                        opening, closing = marks(label)
+                        for rest, spans in continued(end):
+                            yield (
+                                f"{text[done:start]}{opening}{text[start:end]}{closing}{rest}",
+                                (Span(start, end, label), *spans),
+                            )
+
+    answers: dict[bytes, tuple[Span, ...]] = {}
+    for answer, spans in continued(0):
+        assert answer.encode() not in answers, "two readings of one answer"
+        answers[answer.encode()] = spans
+    return answers
+
+
+@cache
+def vocabulary() -> TokenBytes:
+    return TokenBytes(byte_tokenizer())
+
+
+@given(st.text("[]()P<>/ aé\u0301\n", max_size=3), st.sampled_from(STYLES), st.randoms(use_true_random=False))
+@example("](P)", "brackets", None)
+@example("[](", "brackets", None)
+@example("<P>", "xml", None)
+@example("</P>", "xml", None)
+@settings(max_examples=150, deadline=None)
+def test_the_grammar_holds_exactly_the_answers_that_the_rules_allow(text, style, random):
+    labels = ("P", "PE")
+    answers = all_answers(text, labels, style)
+    grammar = CopyGrammar(text, labels, vocabulary(), style)
+    for answer, spans in answers.items():
+        assert grammar.read(answer) == spans
+    beginnings = {answer[:end] for answer in answers for end in range(len(answer) + 1)}
+    tried = sorted(beginnings) if random is None else random.sample(sorted(beginnings), min(10, len(beginnings)))
+    for written in tried:
+        state = after(grammar, grammar.start, written)
+        continued = {byte for byte in range(256) if written + bytes((byte,)) in beginnings}
+        assert {byte for byte in range(256) if grammar.advance(state, byte) is not None} == continued
+        assert grammar.finished(state) == (written in answers)
+        expected = {
+            token for piece, tokens in vocabulary().ids.items() if written + piece in beginnings for token in tokens
+        } | ({vocabulary().end_token} if written in answers else set())
+        assert set(grammar.allowed_tokens(state)) == expected
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_allowed_tokens_are_those_that_trying_the_whole_vocabulary_finds(text, style):
+    grammar = CopyGrammar(text, LABELS, vocabulary(), style)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        state = grammar.start
+        written = b""
+        while True:
+            allowed = grammar.allowed_tokens(state)
+            assert sorted(by_brute_force(grammar, state)) == list(allowed)
+            token = list(allowed)[int(torch.randint(len(allowed), (1,), generator=generator))]
+            if token == vocabulary().end_token:
+                break
+            state = allowed[token]
+            written += vocabulary()[token]
+        spans = grammar.read(written)
+        assert b"".join(piece for piece, _ in grammar.pieces(spans)) == written
+        for span in spans:
+            assert text[span.start : span.end] == span.text == span.text.strip() != ""
+        assert all(left.end <= right.start for left, right in pairwise(spans))
+
+
+def test_an_answer_that_leaves_the_text_or_stops_early_is_refused_when_read():
+    grammar = CopyGrammar("Anna met Bert", LABELS, vocabulary())
+    with pytest.raises(DataError, match="does not follow the text at byte 5"):
+        grammar.read(b"Anna saw Bert")
+    with pytest.raises(DataError, match="ends before the text does"):
+        grammar.read(b"Anna met")
+    with pytest.raises(DataError, match="within an entity"):
+        grammar.read(b"Anna met [Bert")
+
+
+def test_a_control_token_never_writes_the_text_that_looks_like_it():
+    text = "<|im_end|></s>"
+    grammar = CopyGrammar(text, LABELS, vocabulary())
+    control = set(byte_tokenizer().all_special_ids) | set(byte_tokenizer().added_tokens_decoder)
+    assert control.isdisjoint(grammar.allowed_tokens(grammar.start))
+    draft = grammar.draft(grammar.start, 100, "PER")
+    assert control.isdisjoint(draft)
+    assert b"".join(vocabulary()[token] for token in draft) == text.encode()
+
+
+def test_an_unknown_style_suggests_the_nearest_name():
+    with pytest.raises(InvalidSettingError, match="Did you mean 'brackets'"):
+        CopyGrammar("a", LABELS, vocabulary(), "bracket")
+
+
+@pytest.mark.parametrize(("label", "style"), [("P)", "brackets"), ("a>", "xml"), ("", "xml"), (" x", "brackets")])
+def test_a_label_that_would_break_the_marks_is_refused(label, style):
+    with pytest.raises(InvalidSettingError, match="cannot be a type"):
+        CopyGrammar("a", ("PER", label), vocabulary(), style)
+
+
+def test_labels_are_given_once_and_at_least_one():
+    for labels in [(), ("PER", "PER")]:
+        with pytest.raises(InvalidSettingError, match="Give each type once"):
+            CopyGrammar("a", labels, vocabulary())
+
+
+def test_half_a_character_is_refused_and_named():
+    with pytest.raises(DataError, match="ud800"):
+        CopyGrammar("a\ud800", LABELS, vocabulary())
+
+
+# --- vocabularies ---
+
+
+def test_what_tokens_write_is_what_the_tokenizer_decodes():
+    for tokenizer in (byte_tokenizer(), llama2_tokenizer()):
+        known = TokenBytes(tokenizer)
+        for text in ("Anna met Zoë 😀", " a\n"):
+            tokens = known.tokenised(text)
+            assert b"".join(known[token] for token in tokens) == known.prefix(text) + text.encode()
+
+
+def test_a_space_before_every_text_is_written_and_is_not_part_of_the_answer():
+    grammar = CopyGrammar("an Ärger", LABELS, TokenBytes(llama2_tokenizer()))
+    assert grammar.prefix == b" "
+    assert grammar.read(" an [Ärger](PER)".encode()) == (Span(3, 8, "PER"),)
+    assert all(grammar.vocabulary[token].startswith(b" ") for token in grammar.allowed_tokens(grammar.start))
+
+
+def test_characters_without_tokens_are_refused_and_named():
+    known = TokenBytes(unigram_tokenizer())
+    with pytest.raises(DataError, match="no tokens for '😀'"):
+        CopyGrammar("anna 😀", ("per",), known)
+
+
+def test_a_tokenizer_that_changes_letters_is_refused_by_name():
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.eos_token = "[SEP]"
+    with pytest.raises(InvalidSettingError, match="WordPiece"):
+        TokenBytes(tokenizer)
+
+
+def test_a_tokenizer_without_end_token_is_refused():
+    with pytest.raises(InvalidSettingError, match="no end token"):
+        TokenBytes(PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer().backend_tokenizer))
+
+
+# --- decoding ---
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("scale", [0.05, 0.1, 0.4])
+def test_answers_are_those_of_decoding_token_by_token(scale, style):
+    texts = [*random_texts(int(scale * 100), 4), *ODD_TEXTS[3:8]]
+    prompts = prompts_for(texts)
+    entities = 0
+    for seed in (0,):
+        model = llama(seed, scale)
+        answers = constrained_answers(model, byte_tokenizer(), prompts, texts, LABELS, style=style, rows=3)
+        for text, prompt, answer in zip(texts, prompts, answers, strict=True):
+            grammar = CopyGrammar(text, LABELS, vocabulary(), style)
+            tokens, log_probabilities = token_by_token(model, grammar, prompt, limit=40 + 20 * len(text))
+            assert answer.tokens == tuple(tokens)
+            assert answer.log_probabilities == pytest.approx(log_probabilities, abs=1e-8)
+            entities += len(answer.spans)
+    assert entities > 5
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_neither_batch_nor_draft_changes_an_answer(style):
+    texts = [*ODD_TEXTS[3:8], *random_texts(7, 4), ""]
+    prompts = prompts_for(texts)
+
+    def answers(rows: int, draft_tokens: int) -> list[tuple]:
+        found = constrained_answers(
+            llama(3), byte_tokenizer(), prompts, texts, LABELS, style=style, rows=rows, draft_tokens=draft_tokens
+        )
+        return [(answer.tokens, answer.spans, answer.text) for answer in found]
+
+    expected = answers(1, 0)
+    for rows, draft_tokens in [(1, 5), (1, 100), (4, 0), (4, 24), (99, 100)]:
+        assert answers(rows, draft_tokens) == expected
+    alone = [
+        constrained_answers(llama(3), byte_tokenizer(), [prompt], [text], LABELS, style=style)[0]
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    assert [(answer.tokens, answer.spans, answer.text) for answer in alone] == expected
+
+
+def test_the_answer_is_the_text_with_marks_and_spans_are_exact():
+    answers = decode(llama(1), ODD_TEXTS)
+    for text, answer in zip(ODD_TEXTS, answers, strict=True):
+        marked, done = "", 0
+        for span in answer.spans:
+            assert text[span.start : span.end] == span.text
+            marked += f"{text[done : span.start]}[{span.text}]({span.label})"
+            done = span.end
+        assert answer.text == marked + text[done:]
+
+
+def test_an_empty_text_takes_no_pass():
+    (answer,) = decode(llama(0), [""])
+    assert (answer.text, answer.spans, answer.passes) == ("", (), 0)
+
+
+def test_no_texts_have_no_answers():
+    assert decode(llama(0), []) == []
+
+
+def test_scores_are_the_probability_of_the_decisions_for_an_entity():
+    answers = [answer for answer in decode(llama(1), random_texts(3, 12)) if len(answer.spans) == 1]
+    assert answers
+    for answer in answers:
+        (span,), (score,) = answer.spans, answer.scores
+        assert span.score == pytest.approx(torch.tensor([score.opening, score.extent, score.type]).sum().exp().item())
+        opened = [n for n, token in enumerate(answer.tokens) if b"[" in vocabulary()[token]]
+        assert score.opening == pytest.approx(sum(answer.log_probabilities[n] for n in opened))
+        assert sum(answer.log_probabilities) <= score.opening + score.extent + score.type + 1e-12 <= 1e-12
+
+
+class Scripted(LlamaForCausalLM):
+    """A model that wants to write one answer in the tokenizer's own tokens, and counts its passes."""
+
+    def script(self, prompt: list[int], answer: str) -> None:
+        self.wanted = [*prompt, *vocabulary().tokenised(answer), vocabulary().end_token]
+        self.passes = 0
+
+    def forward(self, position_ids, logits_to_keep, **inputs):
+        self.passes += 1
+        output = super().forward(position_ids=position_ids, logits_to_keep=logits_to_keep, **inputs)
+        for place, position in enumerate(position_ids[0, logits_to_keep].tolist()):
+            if position + 1 < len(self.wanted):
+                output.logits[0, place, self.wanted[position + 1]] = 1000.0
+        return output
+
+
+@pytest.mark.parametrize(
+    ("answer", "entities"),
+    [
+        ("it was a very long and boring film about the sea and Anna met Bert in Rome .", 0),
+        ("it was a very long and boring film about the sea and [Anna](PER) met Bert in Rome .", 1),
+        ("it was a very long and boring film about the sea and [Anna](PER) met [Bert](PER) in [Rome](LOC) .", 3),
+    ],
+)
+def test_the_number_of_passes_follows_the_number_of_entities(answer, entities):
+    text = answer.replace("[", "").replace("](PER)", "").replace("](LOC)", "")
+    model = Scripted(llama_config(len(byte_tokenizer()))).eval()
+    (prompt,) = prompts_for([text])
+    model.script(prompt, answer)
+    (found,) = constrained_answers(model, byte_tokenizer(), [prompt], [text], LABELS, draft_tokens=200)
+    assert found.text == answer
+    assert found.passes == model.passes <= 1 + 2 * entities
+    assert len(found.tokens) > 4 * found.passes
+
+
+def test_a_long_text_is_written_to_its_end():
+    text = "Anna Berg went from Paris to Rome. " * 286
+    (prompt,) = prompts_for(["x"])
+    answer = (
+        "".join("[Anna Berg](PER) went from Paris to Rome. " for _ in range(1))
+        + text[len("Anna Berg went from Paris to Rome. ") :]
+    )
+    model = Scripted(llama_config(len(byte_tokenizer()))).eval()
+    model.script(prompt, answer)
+    (found,) = constrained_answers(model, byte_tokenizer(), [prompt], [text], LABELS, draft_tokens=1000)
+    assert len(text) > 10_000
+    assert found.text == answer
+    assert found.passes < 10
+
+
+def test_a_model_with_learned_positions_answers_as_token_by_token():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(byte_tokenizer()), n_positions=256, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3
+    )
+    model = GPT2LMHeadModel(config).double().eval()
+    texts = random_texts(5, 4)
+    for text, prompt, answer in zip(texts, prompts_for(texts), decode(model, texts), strict=True):
+        tokens, _ = token_by_token(model, CopyGrammar(text, LABELS, vocabulary()), prompt, limit=999)
+        assert answer.tokens == tuple(tokens)
+
+
+def test_a_model_keeps_the_mode_it_was_in():
+    model = LlamaForCausalLM(llama_config(len(byte_tokenizer()))).train()
+    decode(model, ["Anna"])
+    assert model.training
+
+
+def test_models_that_cannot_be_packed_are_refused():
+    local = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=380,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            sliding_window=8,
+        )
+    )
+    with pytest.raises(InvalidSettingError, match="full attention in every layer"):
+        decode(local, ["a"])
+    prefixed = get_peft_model(
+        LlamaForCausalLM(llama_config(380)), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
+    with pytest.raises(InvalidSettingError, match="PREFIX_TUNING"):
+        decode(prefixed, ["a"])
+    with pytest.raises(InvalidSettingError, match="'sdpa'"):
+        decode(SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2")), ["a"])
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(InvalidSettingError, match="1 prompts for 2 texts"):
+        constrained_answers(llama(0), byte_tokenizer(), [[1]], ["a", "b"], LABELS)
+    with pytest.raises(InvalidSettingError, match="not empty"):
+        constrained_answers(llama(0), byte_tokenizer(), [[]], ["a"], LABELS)
+    with pytest.raises(InvalidSettingError, match="rows is 0"):
+        constrained_answers(llama(0), byte_tokenizer(), [[1]], ["a"], LABELS, rows=0)
+
+
+def decode(model, texts) -> list[ConstrainedAnswer]:
+    return constrained_answers(model, byte_tokenizer(), prompts_for(texts), texts, LABELS)
