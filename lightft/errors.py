@@ -10,6 +10,7 @@
     ├── ModelLoadError          a base model that cannot be found or opened (also an OSError)
     ├── AdapterError            an adapter that does not fit its base model (also a ValueError)
     ├── TrainingError           training that cannot go on, e.g. a loss that is not finite (also a RuntimeError)
+    ├── EngineError             a language model that cannot be asked any further (also a RuntimeError)
     ├── IncomparableRunsError   runs that were scored on different examples (also a ValueError)
     └── MissingExtraError       an optional dependency that is not installed (also an ImportError)
 """
@@ -22,6 +23,7 @@ from collections.abc import Iterable
 __all__ = [
     "AdapterError",
     "DataError",
+    "EngineError",
     "IncomparableRunsError",
     "InvalidPluginError",
     "InvalidSettingError",
@@ -68,6 +70,10 @@ class AdapterError(LightFTError, ValueError):
 
 class TrainingError(LightFTError, RuntimeError):
     """Training that cannot go on."""
+
+
+class EngineError(LightFTError, RuntimeError):
+    """A language model that cannot be asked any further, such as a server that does not answer."""
 
 
 class IncomparableRunsError(LightFTError, ValueError):

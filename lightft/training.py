@@ -33,7 +33,7 @@ from lightft.errors import InvalidSettingError, TrainingError
 from lightft.models.precision import has_native_bfloat16
 from lightft.records import Example
 from lightft.tasks import Encoding, TaskHead
-from lightft.tasks.head import forward_tokens
+from lightft.tasks.head import RunsModelItself, forward_tokens
 from lightft.train_config import TrainConfig, TrainingResult
 
 __all__ = ["Callback", "Course", "train_together"]
@@ -312,13 +312,12 @@ def _optimiser_step(
     total = 0.0
     for number, micro_batch in enumerate(mine):
         batch = {key: value.to(accelerator.device) for key, value in head.collate(micro_batch, tokenizer).items()}
-        labels = batch.pop("labels")
         is_last = number == len(mine) - 1
         with memory.forward_pass(bare, batch["input_ids"].numel()) as count_saved:
             with nullcontext() if is_last else accelerator.no_sync(model), accelerator.autocast():
-                logits = model(**batch).logits
+                summed = _summed_loss(head, model, bare, batch)
             # Every process averages over the labels of the whole step; DDP then takes the mean of their gradients.
-            loss = head.loss(logits, labels, bare) * (weight * accelerator.num_processes / labels_in_step)
+            loss = summed * (weight * accelerator.num_processes / labels_in_step)
             total += loss.detach().item()
             penalty = part.course.hooks.penalty(bare) if is_last else None
             loss = loss if penalty is None else loss + penalty
@@ -335,6 +334,13 @@ def _optimiser_step(
     norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm or math.inf)
     optimizer.step()
     return mean_loss, float(norm if norm is not None else math.nan)
+
+
+def _summed_loss(head: TaskHead, model: Any, bare: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    if isinstance(head, RunsModelItself):
+        return head.training_loss(model, batch)
+    labels = batch.pop("labels")
+    return head.loss(model(**batch).logits, labels, bare)
 
 
 def _share_of_process(

@@ -28,6 +28,7 @@ def build_instruction_data(
     labels: Mapping[str, str] | Sequence[str] | None = None,
     shown: Sequence[Example] | None = None,
     shots: int = 3,
+    choice: str = "similar",
 ) -> tuple[tuple[Example, ...], Mapping[str, int]]:
     """Return examples for ``task="causal-lm"``: the question as text, the answer to write as target.
 
@@ -41,6 +42,7 @@ def build_instruction_data(
         shown: the examples that worked examples are chosen from; by default ``examples``. An example is never shown in
             the question about its own text.
         shots: how many worked examples a question shows.
+        choice: how they are chosen, ``"similar"`` or ``"fixed"``, as for ``Prompt``.
 
     Returns:
         The examples, with the ids they had, and counts: ``rows``, ``entities``, and, where there are any,
@@ -50,7 +52,7 @@ def build_instruction_data(
     Raises:
         DataError: an example has no gold spans, or there is nothing to learn.
     """
-    rows, counts = _rows(examples, format, prompt, labels, shown, shots)
+    rows, counts = _rows(examples, format, prompt, labels, shown, shots, choice)
     return tuple(Example(row.id, row.asked, row.answer) for row in rows), counts
 
 
@@ -63,6 +65,7 @@ def write_instruction_data(
     labels: Mapping[str, str] | Sequence[str] | None = None,
     shown: Sequence[Example] | None = None,
     shots: int = 3,
+    choice: str = "similar",
 ) -> Mapping[str, int]:
     """Write what ``build_instruction_data`` returns as a JSON list of objects with ``instruction``, ``input``, ``output``.
 
@@ -76,6 +79,7 @@ def write_instruction_data(
         labels: as there.
         shown: as there.
         shots: as there.
+        choice: as there.
 
     Returns:
         The counts.
@@ -83,7 +87,7 @@ def write_instruction_data(
     Raises:
         DataError: an example has no gold spans, or there is nothing to learn.
     """
-    rows, counts = _rows(examples, format, prompt, labels, shown, shots)
+    rows, counts = _rows(examples, format, prompt, labels, shown, shots, choice)
     written = [{"instruction": row.instruction, "input": row.input, "output": row.answer} for row in rows]
     Path(path).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return counts
@@ -134,10 +138,12 @@ def _rows(
     labels: Mapping[str, str] | Sequence[str] | None,
     shown: Sequence[Example] | None,
     shots: int,
+    choice: str,
 ) -> tuple[list[_Row], Mapping[str, int]]:
     if labels is None:
         labels = sorted({span.label for one in examples if isinstance(one.target, tuple) for span in one.target})
-    asking = Prompt(prompt, labels, format, examples=examples if shown is None else shown, shots=shots)
+    pool = examples if shown is None else shown
+    asking = Prompt(prompt, labels, format, examples=pool, shots=shots, choice=choice)
     types = types_of(labels)
     counts: Counter[str] = Counter()
     rows = []

@@ -14,7 +14,7 @@ from lightft.errors import DataError, InvalidSettingError, UnknownNameError, sug
 from lightft.llm_ner.formats import FORMATS, AnswerFormat
 from lightft.records import Example, Message, Span
 
-__all__ = ["PROMPTS", "Prompt", "spans_of_types", "types_of"]
+__all__ = ["CHOICES", "PROMPTS", "Prompt", "spans_of_types", "types_of"]
 
 _BASIC = """Identify the named entities in the text below, and classify each as one of these types:
 {types}
@@ -39,6 +39,9 @@ Text:
 PROMPTS: Mapping[str, str] = {"basic": _BASIC, "few-shot": _FEW_SHOT}
 """The templates that have a name."""
 
+CHOICES = ("similar", "fixed")
+"""The ways to choose worked examples."""
+
 _PLACE = re.compile(r"\{(types|format|examples|text)\}")
 
 
@@ -54,9 +57,10 @@ class Prompt:
         labels: the types, or types with a description of each.
         format: a name of ``FORMATS``.
         examples: with spans as targets; worked examples are chosen from them.
-        shots: how many worked examples a prompt with ``{examples}`` shows. They are those whose character n-grams are
-            most like the text's (TF-IDF, cosine), with entities rather than without, never the text itself, the most
-            similar last.
+        shots: how many worked examples a prompt with ``{examples}`` shows, never the text itself.
+        choice: how they are chosen. ``"similar"``: those whose character n-grams are most like the text's (TF-IDF,
+            cosine), with entities rather than without, the most similar last. ``"fixed"``: the same for every text, few
+            words that show all types, so that a model reads them once for all texts.
     """
 
     style: str
@@ -64,6 +68,7 @@ class Prompt:
     format: str = "brackets"
     examples: Sequence[Example] = field(default=(), repr=False)
     shots: int = 3
+    choice: str = "similar"
 
     def __post_init__(self) -> None:
         if self.style not in PROMPTS and "{" not in self.style:
@@ -76,6 +81,8 @@ class Prompt:
             )
         if not self.labels:
             raise InvalidSettingError("There are no types to look for. Give labels, such as ['PER', 'LOC'].")
+        if self.choice not in CHOICES:
+            raise UnknownNameError(f"No choice of examples named {self.choice!r}. {suggest(self.choice, CHOICES)}")
         self.answer_format.instruction(tuple(types_of(self.labels)))
         if self.shows_examples:
             self._check_examples()
@@ -127,11 +134,55 @@ class Prompt:
         return {
             **settings,
             **({"definitions": described} if described else {}),
-            **({"shots": self.shots} if self.shows_examples else {}),
+            **({"shots": self.shots, "choice": self.choice} if self.shows_examples else {}),
         }
 
-    def nearest(self, text: str) -> list[Example]:
-        """Return the worked examples for a text, the most similar last; fewer than ``shots`` where there are no more."""
+    def to_json(self) -> dict[str, Any]:
+        """Return all that decides what is asked as plain JSON data, with the examples that may be shown."""
+        shown = [] if not self.shows_examples else self._fixed if self.choice == "fixed" else self.examples
+        rows = [
+            {
+                "id": example.id,
+                "text": example.text,
+                "spans": [
+                    [span.start, span.end, span.label] for span in spans_of_types(example, types_of(self.labels))
+                ],
+            }
+            for example in shown
+        ]
+        return {
+            "prompt": self.style,
+            "labels": types_of(self.labels),
+            "format": self.format,
+            "shots": self.shots,
+            "choice": self.choice,
+            "examples": rows,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Prompt:
+        """Return the prompt that ``to_json`` described.
+
+        Raises:
+            DataError: something is missing or of another kind.
+        """
+        try:
+            examples = tuple(
+                Example(one["id"], one["text"], tuple(Span(*span) for span in one["spans"])) for one in row["examples"]
+            )
+            return cls(row["prompt"], row["labels"], row["format"], examples, row["shots"], row["choice"])
+        except (KeyError, TypeError) as cause:
+            raise DataError(
+                f"A prompt cannot be read: {cause!r} is missing or wrong. Write it with to_json()."
+            ) from cause
+
+    def worked_examples(self, text: str) -> list[Example]:
+        """Return the worked examples for a text; fewer than ``shots`` where there are no more."""
+        if self.choice == "fixed":
+            return [example for example in self._fixed if example.text.strip() != text.strip()][: self.shots]
+        return self._nearest(text)
+
+    def _nearest(self, text: str) -> list[Example]:
         pool, without_entities, vectorizer, by_ngram = self._index
         similar = (vectorizer.transform([text]) @ by_ngram).toarray()[0]
         # Rounded, so that equally similar ones keep their order whatever the order of summation.
@@ -147,7 +198,7 @@ class Prompt:
 
     def _worked(self, text: str) -> str:
         blocks = []
-        for example in self.nearest(text):
+        for example in self.worked_examples(text):
             answer, _ = self.answer_format.write(example.text, spans_of_types(example, types_of(self.labels)))
             blocks.append(f"Text:\n\n{example.text}\n\nAnswer:\n\n{answer}")
         return "\n\n".join(blocks)
@@ -164,6 +215,22 @@ class Prompt:
             raise InvalidSettingError(
                 "This prompt shows worked examples, but there are none to choose from. Give examples=data.train."
             )
+
+    @cached_property
+    def _fixed(self) -> list[Example]:
+        """One example more than are shown, for a text that is among them: each adds a type, or as many as it can."""
+        types = types_of(self.labels)
+        shortest = sorted(self.examples, key=lambda example: len(example.text))
+        offered = {example.text.strip(): example for example in shortest if example.text.strip()}
+        types_in = {text: {span.label for span in spans_of_types(one, types)} for text, one in offered.items()}
+        chosen: list[Example] = []
+        missing = set(types)
+        while offered and len(chosen) <= self.shots:
+            # The first of those that add most is the shortest.
+            best = max(offered, key=lambda text: len(types_in[text] & missing))
+            chosen.append(offered.pop(best))
+            missing = (missing - types_in[best]) or set(types)
+        return chosen
 
     @cached_property
     def _index(self) -> tuple[list[Example], Any, Any, Any]:

@@ -15,6 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.batching import inference_batches
 from lightft.models import ModelLoader
 from lightft.records import Example, Message, Prediction
+from lightft.tasks.answer_scores import answer_scores
+from lightft.tasks.conversations import conversation_tokens, prompt_tokens
 from lightft.tasks.head import (
     IGNORED,
     TASKS,
@@ -22,19 +24,10 @@ from lightft.tasks.head import (
     forward_in_batches,
     pad_batch,
     pad_labels,
-    special_tokens_around,
 )
 from lightft.tasks.losses import summed_cross_entropy
 
-__all__ = ["CausalLM", "render_prompt"]
-
-# What a base model without a chat template is trained and asked with (the instruction format of Stanford Alpaca).
-_PLAIN_TEMPLATE = (
-    "{% set names = {'system': 'System', 'user': 'Instruction', 'assistant': 'Response'} %}"
-    "{% for message in messages %}### {{ names[message.role] }}:\n"
-    "{{ message.content }}{{ eos_token if message.role == 'assistant' }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}### Response:\n{% endif %}"
-)
+__all__ = ["CausalLM"]
 
 
 @TASKS.register("causal-lm")
@@ -96,6 +89,11 @@ class CausalLM:
         del model
         return summed_cross_entropy(logits[:, :-1], labels[:, 1:])
 
+    def training_loss(self, model: Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the same as ``loss`` of all logits, from those of the answers alone."""
+        logits, targets = answer_scores(model, batch)
+        return summed_cross_entropy(logits, targets)
+
     def predict(
         self,
         model: PreTrainedModel,
@@ -142,10 +140,7 @@ class CausalLM:
 
         Prompts are padded on the left, so that an answer does not depend on its neighbours in the batch.
         """
-        prompts = [
-            Encoding(row, tokenizer(render_prompt(messages, tokenizer), add_special_tokens=False)["input_ids"], [])
-            for row, messages in enumerate(conversations)
-        ]
+        prompts = [Encoding(row, prompt_tokens(messages, tokenizer), []) for row, messages in enumerate(conversations)]
         answers = [""] * len(prompts)
         device = next(model.parameters()).device
         was_training = model.training
@@ -176,56 +171,6 @@ class CausalLM:
             whole = tokenizer(answer)["input_ids"]
             whole = whole if whole and whole[-1] == tokenizer.eos_token_id else [*whole, tokenizer.eos_token_id]
             return whole, list(whole)
-        messages = [*example.context, Message("user", example.text), Message("assistant", answer)]
-        ids: list[int] = []
-        labels: list[int] = []
-        rendered = ""
-        for turn, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            prompt = render_prompt(messages[:turn], tokenizer)
-            if not prompt.startswith(rendered):
-                # A template that rewrites earlier turns (dropping their reasoning, say) cannot be read turn by turn.
-                ids, labels, rendered = [], [], ""
-            prompt_ids = tokenizer(prompt[len(rendered) :], add_special_tokens=False)["input_ids"]
-            completion = _completion(messages[: turn + 1], prompt, tokenizer)
-            answer_ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-            if not completion.rstrip().endswith(tokenizer.eos_token):
-                answer_ids = [*answer_ids, tokenizer.eos_token_id]
-            # What a template writes after the end of the turn (a line break) is layout, not answer.
-            end = len(answer_ids) - answer_ids[::-1].index(tokenizer.eos_token_id)
-            ids += prompt_ids + answer_ids
-            labels += [IGNORED] * len(prompt_ids) + answer_ids[:end] + [IGNORED] * (len(answer_ids) - end)
-            rendered = prompt + completion
-        return ids, labels
-
-
-def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the text a model is asked with: the one place where a conversation becomes text, in training and after."""
-    return _render(messages, tokenizer, add_generation_prompt=True)
-
-
-def _completion(messages: Sequence[Message], prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    whole = _render(messages, tokenizer, add_generation_prompt=False)
-    if whole.startswith(prompt):
-        return whole[len(prompt) :]
-    # The template writes something else for a past turn than it asks with; the answer itself is then what is taught.
-    return messages[-1].content
-
-
-def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> str:
-    plain = tokenizer.chat_template is None
-    rendered = tokenizer.apply_chat_template(
-        [{"role": message.role, "content": message.content} for message in messages],
-        chat_template=_PLAIN_TEMPLATE if plain else None,
-        add_generation_prompt=add_generation_prompt,
-        tokenize=False,
-    )
-    # A chat template writes the beginning-of-sequence token itself; ours leaves it to the tokenizer's own habit.
-    return f"{_usual_start(tokenizer)}{rendered}" if plain else str(rendered)
-
-
-def _usual_start(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the beginning-of-sequence token if the tokenizer puts it before a text of its own accord, else nothing."""
-    before, _ = special_tokens_around(tokenizer)
-    return tokenizer.bos_token if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in before else ""
+        return conversation_tokens(
+            [*example.context, Message("user", example.text), Message("assistant", answer)], tokenizer
+        )

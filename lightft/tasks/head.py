@@ -24,6 +24,7 @@ __all__ = [
     "TASKS",
     "Encoding",
     "LearnsFromTraining",
+    "RunsModelItself",
     "TaskHead",
     "forward_in_batches",
     "forward_tokens",
@@ -113,6 +114,14 @@ class LearnsFromTraining(Protocol):
 
     def fitted(self, train: Sequence[Example]) -> TaskHead:
         """Return a copy that has them; what is recorded of it stays as it was set."""
+
+
+@runtime_checkable
+class RunsModelItself(Protocol):
+    """A head that needs less of the model than its scores at every position."""
+
+    def training_loss(self, model: Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the summed loss of what ``collate`` gave, the same as ``loss`` of the model's logits."""
 
 
 def _validate(name: str, head: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -24,8 +25,10 @@ from transformers import (
 
 from lightft import Span
 from lightft.errors import DataError, InvalidSettingError
-from lightft.llm_ner.decoding import ConstrainedAnswer, constrained_answers
-from lightft.llm_ner.grammar import CopyGrammar, State, TokenBytes
+from lightft.llm_ner.decoding.constrained import ConstrainedAnswer, ConstrainedDecoder
+from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, State
+from lightft.llm_ner.decoding.drafting import Drafter, EntityGuesses
+from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from tests.tiny_models import SENTENCES, llama_config, unigram_tokenizer, wordpiece_tokenizer
 
 LABELS = ("PER", "LOC")
@@ -117,6 +120,12 @@ def after(grammar: CopyGrammar, state: State | None, piece: bytes) -> State | No
     for byte in piece:
         state = grammar.advance(state, byte) if state is not None else None
     return state
+
+
+def constrained_answers(model, tokenizer, prompts, texts, labels=LABELS, **settings) -> list[ConstrainedAnswer]:
+    return list(
+        ConstrainedDecoder(model, TokenBytes(tokenizer), labels, **settings).answers(zip(prompts, texts, strict=True))
+    )
 
 
 def prompts_for(texts: list[str] | tuple[str, ...]) -> list[list[int]]:
@@ -239,7 +248,7 @@ def test_a_control_token_never_writes_the_text_that_looks_like_it():
     grammar = CopyGrammar(text, LABELS, vocabulary())
     control = set(byte_tokenizer().all_special_ids) | set(byte_tokenizer().added_tokens_decoder)
     assert control.isdisjoint(grammar.allowed_tokens(grammar.start))
-    draft = grammar.draft(grammar.start, 100, "PER")
+    draft = Drafter(text, grammar, EntityGuesses(LABELS)).draft(grammar.start, b"", 100)
     assert control.isdisjoint(draft)
     assert b"".join(vocabulary()[token] for token in draft) == text.encode()
 
@@ -467,9 +476,7 @@ def test_models_that_cannot_be_packed_are_refused():
 
 
 def test_wrong_numbers_are_refused():
-    with pytest.raises(InvalidSettingError, match="1 prompts for 2 texts"):
-        constrained_answers(llama(0), byte_tokenizer(), [[1]], ["a", "b"], LABELS)
-    with pytest.raises(InvalidSettingError, match="not empty"):
+    with pytest.raises(InvalidSettingError, match="A prompt is empty"):
         constrained_answers(llama(0), byte_tokenizer(), [[]], ["a"], LABELS)
     with pytest.raises(InvalidSettingError, match="rows is 0"):
         constrained_answers(llama(0), byte_tokenizer(), [[1]], ["a"], LABELS, rows=0)
@@ -477,3 +484,85 @@ def test_wrong_numbers_are_refused():
 
 def decode(model, texts) -> list[ConstrainedAnswer]:
     return constrained_answers(model, byte_tokenizer(), prompts_for(texts), texts, LABELS)
+
+
+# --- many texts ---
+
+
+def test_texts_are_read_as_their_answers_are_written_and_come_in_order():
+    texts = ["Anna " * 12, *(f"Bert{n}" for n in range(100))]
+    read: list[str] = []
+
+    def asked():
+        for text in texts:
+            read.append(text)
+            yield [1, 2, 3], text
+
+    answers = ConstrainedDecoder(llama(2), vocabulary(), LABELS, rows=2).answers(asked())
+    first = next(answers)
+    assert re.sub(r"\[|\]\([A-Z]*\)", "", first.text) == texts[0]
+    assert len(read) < 30
+    rest = [re.sub(r"\[|\]\([A-Z]*\)", "", answer.text) for answer in answers]
+    assert rest == texts[1:]
+    assert len(read) == len(texts)
+
+
+def test_what_cannot_be_written_fails_alone():
+    texts = ["anna", "anna 😀", "bert"]
+    torch.manual_seed(0)
+    known = TokenBytes(unigram_tokenizer())
+    model = LlamaForCausalLM(llama_config(len(unigram_tokenizer()))).double().eval()
+    answers = list(ConstrainedDecoder(model, known, ("per",)).answers([([5, 6], text) for text in texts]))
+    assert ["no tokens for" in answer.error for answer in answers] == [False, True, False]
+    assert [bool(answer.tokens) for answer in answers] == [True, False, True]
+
+
+def test_an_answer_that_does_not_fit_fails_alone():
+    model = Scripted(llama_config(len(byte_tokenizer()))).eval()
+    texts = ["anna", "anna met bert in rome", "bert"]
+    prompts = prompts_for(texts)
+    model.wanted, model.passes = [], 0
+    fits = len(prompts[0]) + 40
+    answers = constrained_answers(
+        model, byte_tokenizer(), [prompts[0], [*prompts[1], *[7] * 90], prompts[2]], texts, max_length=fits
+    )
+    assert [bool(answer.error) for answer in answers] == [False, True, False]
+    assert f"longer than the {fits} tokens" in answers[1].error
+
+
+def test_a_prompt_that_begins_otherwise_does_not_see_what_the_others_share():
+    texts = ["Anna met Bert", "Bert was in Rome", "Anna", "Rome"]
+    shared = byte_tokenizer()("Mark the names in what follows.\n", add_special_tokens=False)["input_ids"]
+    prompts = [[*shared, 9], [*shared, 10], [*shared, 11], [33, 34]]
+    together = constrained_answers(llama(4), byte_tokenizer(), prompts, texts, rows=2)
+    for prompt, text, answer in zip(prompts, texts, together, strict=True):
+        (alone,) = constrained_answers(llama(4), byte_tokenizer(), [prompt], [text])
+        assert answer.tokens == alone.tokens
+        assert answer.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-8)
+
+
+# --- drafts ---
+
+
+def test_what_was_marked_before_is_expected_again():
+    guesses = EntityGuesses(LABELS)
+    assert guesses.spans("Anna met Bert") == []
+    for _ in range(3):
+        guesses.learn("Anna met Bert in Rome", (Span(0, 4, "PER"), Span(9, 13, "PER"), Span(17, 21, "LOC")))
+    assert guesses.spans("Bert and Anna left Rome") == [Span(0, 4, "PER"), Span(9, 13, "PER"), Span(19, 23, "LOC")]
+    assert guesses.spans("so Carla Berg left") == [Span(3, 13, "PER")], "its kind was marked, and PER is commonest"
+    for _ in range(4):
+        guesses.learn("so Rome fell", ())
+    assert guesses.spans("in Rome") == []
+
+
+def test_a_good_guess_saves_passes_and_changes_nothing():
+    answer = "[Anna](PER) met [Bert](PER) in [Rome](LOC) ."
+    text = "Anna met Bert in Rome ."
+    model = Scripted(llama_config(len(byte_tokenizer()))).eval()
+    prompts = prompts_for([text] * 4)
+    model.script(prompts[0], answer)
+    answers = constrained_answers(model, byte_tokenizer(), prompts, [text] * 4, rows=1, draft_tokens=100)
+    assert {found.text for found in answers} == {answer}
+    assert answers[0].passes > 3
+    assert [found.passes for found in answers[1:]] == [1, 1, 1]

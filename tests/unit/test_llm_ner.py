@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,20 @@ import pytest
 import lightft
 from lightft import LLMNERExtractor, Span
 from lightft.comparison import compare_runs
-from lightft.errors import DataError, InvalidSettingError, UnknownNameError
-from lightft.llm_ner import Document
-from lightft.records import Example, Prediction, Run
+from lightft.errors import DataError, EngineError, InvalidSettingError, UnknownNameError
+from lightft.inference import Predictor
+from lightft.llm_ner import FORMATS, Answer, Document, InProcess, Question
+from lightft.records import Example, Message, Prediction, Run
 from lightft.tasks import CausalLM
+from tests.unit.test_llm_decoding import byte_tokenizer, llama
 
 # --- asking the model
 
 
 @pytest.fixture
 def extractor(tiny_llama: Path) -> LLMNERExtractor:
-    return LLMNERExtractor(lightft.load(tiny_llama), {"PER": "a person", "LOC": ""}, "categories", max_new_tokens=5)
+    labels = {"PER": "a person", "LOC": ""}
+    return LLMNERExtractor(lightft.load(tiny_llama), labels, "categories", decoding="free", max_new_tokens=5)
 
 
 def test_every_text_gets_a_document_in_order(extractor: LLMNERExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +56,197 @@ def test_every_text_gets_a_document_in_order(extractor: LLMNERExtractor, monkeyp
 def test_what_a_real_model_writes_becomes_a_document(extractor: LLMNERExtractor) -> None:
     (document,) = extractor.extract(["anna met bert"])
     assert document.text == "anna met bert"
-    written = extractor.predictor.generate(extractor.prompt.messages("anna met bert"), max_new_tokens=5)
-    assert document.answer == written
+    predictor = extractor.engine.predictor
+    assert document.answers == (predictor.generate(extractor.prompt.messages("anna met bert"), max_new_tokens=5),)
     assert list(extractor.extract([])) == []
+
+
+def test_blank_texts_have_no_entities_and_keep_their_place(extractor: LLMNERExtractor) -> None:
+    documents = list(extractor.extract(["", " ", "anna", "\n", "bert", ""]))
+    assert [document.text for document in documents] == ["", " ", "anna", "\n", "bert", ""]
+    assert [document.outcome for document in documents if not document.text.strip()] == ["ok"] * 4
+    assert [len(document.answers) for document in documents] == [0, 0, 1, 0, 1, 0]
+
+
+# --- engines of any kind
+
+
+class Scripted:
+    """Finds every word that begins with a capital; fails where it is told to."""
+
+    model_name = "scripted"
+
+    def __init__(self, fails_at: tuple[str, ...] = (), dies_at: str = "", score: float | None = None) -> None:
+        self.fails_at, self.dies_at, self.score = fails_at, dies_at, score
+        self.questions: list[Question] = []
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def answers(self, questions: Iterable[Question], *, labels: Sequence[str], format: str) -> Iterator[Answer]:
+        for question in questions:
+            self.questions.append(question)
+            if self.dies_at and self.dies_at in question.text:
+                raise EngineError("The server is gone.")
+            if any(word in question.text for word in self.fails_at):
+                yield Answer("", error="It would not say.")
+                continue
+            found = re.finditer(r"\b[A-Z]\w*", question.text)
+            spans = [Span(*name.span(), labels[0], text=name[0], score=self.score) for name in found]
+            written, _ = FORMATS[format].write(question.text, spans)
+            yield Answer(written) if self.score is None else Answer(written, tuple(spans))
+
+
+def test_a_long_text_is_read_in_windows_and_comes_back_whole() -> None:
+    engine = Scripted()
+    text = " ".join(f"then Anna{n} met Bert{n} ." for n in range(100))
+    extractor = LLMNERExtractor(engine, ["PER"], window=50, overlap=10)
+    (document, after) = extractor.extract([text, "So Carla left"])
+    assert len(engine.questions) > 10
+    assert all(len(question.text.split()) <= 50 for question in engine.questions)
+    expected = [(name.start(), name.end(), name[0]) for name in re.finditer(r"[A-Z]\w*", text)]
+    assert [(span.start, span.end, span.text) for span in document.spans] == expected
+    assert (document.outcome, len(document.answers)) == ("ok", len(engine.questions) - 1)
+    assert after.spans == (Span(0, 2, "PER"), Span(3, 8, "PER"))
+
+
+def test_one_bad_window_never_loses_the_others() -> None:
+    text = " ".join(f"then Anna{n} met Bert{n} ." for n in range(100))
+    (document,) = LLMNERExtractor(Scripted(fails_at=("Anna50 ",)), ["PER"], window=50, overlap=10).extract([text])
+    assert document.outcome == "failed"
+    assert document.error.startswith("It would not say.")
+    found = {span.text for span in document.spans}
+    assert {"Anna0", "Bert0", "Anna99", "Bert99"} <= found
+    assert "Anna50" not in found
+    assert len(found) > 150
+
+
+def test_what_is_finished_before_an_engine_dies_is_given_out() -> None:
+    documents = LLMNERExtractor(Scripted(dies_at="Carla"), ["PER"]).extract(["Anna", "", "Bert", "Carla", "Dora"])
+    assert [next(documents).text for _ in range(3)] == ["Anna", "", "Bert"]
+    with pytest.raises(EngineError, match="gone"):
+        next(documents)
+
+
+# --- what is remembered beside an adapter
+
+
+def test_a_saved_extractor_asks_the_same_again(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny_llama, folder)
+    pool = [Example(str(n), f"Anna{n} saw Rome" + " today" * n, (Span(0, 4 + len(str(n)), "PER"),)) for n in range(9)]
+    for choice, kept in (("fixed", 3), ("similar", 9)):
+        labels = {"PER": "a person", "LOC": ""}
+        first = LLMNERExtractor(folder, labels, "xml", "few-shot", examples=pool, shots=2, choice=choice)
+        first.save()
+        again = LLMNERExtractor(folder)
+        assert again.labels == labels
+        assert len(again.prompt.examples) == kept
+        for text in ("Bert saw Paris", pool[0].text):
+            assert again.prompt.ask(text) == first.prompt.ask(text)
+        assert again.settings() == first.settings()
+
+
+def test_nothing_saved_and_nothing_said_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match=r"no extractor\.json"):
+        LLMNERExtractor(tiny_llama)
+    with pytest.raises(InvalidSettingError, match="already open"):
+        LLMNERExtractor(Scripted())
+    with pytest.raises(InvalidSettingError, match="no folder to save"):
+        LLMNERExtractor(Scripted(), ["PER"]).save(tmp_path / "none")
+    (tmp_path / "extractor.json").write_text("[]")
+    with pytest.raises(DataError, match="not what save"):
+        LLMNERExtractor(tmp_path)
+
+
+# --- how sure it is
+
+
+class Unsure(Scripted):
+    """Right about short names, often wrong about long ones, and says so too boldly."""
+
+    def answers(self, questions: Iterable[Question], *, labels: Sequence[str], format: str) -> Iterator[Answer]:
+        for question in questions:
+            names = list(re.finditer(r"\b[A-Z]\w*", question.text))
+            spans = [
+                Span(*name.span(), labels[0], text=name[0], score=0.99 if len(name[0]) < 6 else 0.9) for name in names
+            ]
+            yield Answer(question.text, tuple(spans))
+
+
+def unsure_examples() -> list[Example]:
+    """Every short name is an entity, every second long one is."""
+    rows = []
+    for number in range(400):
+        text = f"Anna saw Konstantin{number}"
+        gold = [Span(0, 4, "PER")] + ([Span(9, len(text), "PER")] if number % 2 else [])
+        rows.append(Example(str(number), text, tuple(gold)))
+    return rows
+
+
+def test_scores_become_probabilities_and_a_precision_can_be_asked_for(tiny_llama: Path, tmp_path: Path) -> None:
+    extractor = LLMNERExtractor(Unsure(), ["PER"])
+    extractor.calibrate(unsure_examples())
+    (document,) = extractor.extract(["Anna saw Konstantin7"])
+    assert document.spans[0].score == pytest.approx(1, abs=0.02)
+    assert document.spans[1].score == pytest.approx(0.5, abs=0.03)
+    shutil.copytree(tiny_llama, tmp_path / "adapter")
+    extractor.save(tmp_path / "adapter")
+    strict = LLMNERExtractor(tmp_path / "adapter", minimum_precision=0.95)
+    strict.engine = Unsure()
+    (document,) = strict.extract(["Anna saw Konstantin7"])
+    assert [span.text for span in document.spans] == ["Anna"]
+    assert [span.text for span in document.doubtful] == ["Konstantin7"]
+
+
+def test_a_precision_needs_a_calibration_and_scores(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="Call calibrate"):
+        LLMNERExtractor(Unsure(), ["PER"], minimum_precision=0.9)
+    extractor = LLMNERExtractor(Unsure(), ["PER"])
+    extractor.calibrate(unsure_examples())
+    extractor.engine = Scripted()
+    (document,) = extractor.extract(["Anna saw Rome"])
+    assert [span.score for span in document.spans] == [None, None]
+    extractor.minimum_precision = 0.9
+    with pytest.raises(InvalidSettingError, match="gives no score"):
+        next(extractor.extract(["Anna saw Rome"]))
+
+
+# --- a model that can only answer properly
+
+
+@pytest.mark.parametrize("format", ["brackets", "xml", "categories", "objects"])
+def test_constrained_answers_can_be_read_whatever_the_model(format: str) -> None:
+    texts = ["anna met bert", "</s><s> [x](PER) <PER>", "the film was good and anna was in rome"]
+    tokenizer = byte_tokenizer()
+    predictor = Predictor(llama(3), tokenizer, CausalLM(), 512)
+    documents = list(LLMNERExtractor(predictor, ["PER", "LOC"], format).extract(texts))
+    assert [document.text for document in documents] == texts
+    for document in documents:
+        assert document.outcome == "ok"
+        assert not document.ungrounded
+        for span in document.spans:
+            assert document.text[span.start : span.end] == span.text
+            assert 0 < span.score <= 1
+    # Of a dictionary, a model without sense closes every list at once.
+    assert any(document.spans for document in documents) or format in ("categories", "objects")
+
+
+def test_a_text_that_cannot_be_written_fails_alone() -> None:
+    predictor = Predictor(llama(3), byte_tokenizer(), CausalLM(), 512)
+    documents = list(LLMNERExtractor(predictor, ["PER"]).extract(["anna", "half \ud800", "bert", "word " * 150]))
+    assert [document.outcome for document in documents] == ["ok", "failed", "ok", "failed"]
+    assert "\\ud800" in documents[1].error
+    assert "longer than the 512 tokens" in documents[3].error
+
+
+def test_a_format_without_a_grammar_is_written_freely_or_not_at_all() -> None:
+    predictor = Predictor(llama(3), byte_tokenizer(), CausalLM(), 512)
+    with pytest.raises(InvalidSettingError, match="Did you mean 'free'"):
+        LLMNERExtractor(predictor, ["PER"], decoding="fre")
+    engine = InProcess(predictor)
+    with pytest.raises(InvalidSettingError, match="no grammar for the format 'mine'"):
+        list(engine.answers([Question("a", (Message("user", "a"),))], labels=["PER"], format="mine"))
 
 
 def test_a_model_can_be_named_by_its_folder(tiny_llama: Path) -> None:
@@ -72,15 +265,15 @@ def test_what_cannot_be_asked_is_refused_before_the_model_is_opened() -> None:
 def test_an_answer_of_any_kind_becomes_a_document(extractor: LLMNERExtractor) -> None:
     answer = 'Sure: {"PER": ["anna", "carla"]}'
     assert extractor.read("anna met bert", answer) == Document(
-        "anna met bert", (Span(0, 4, "PER"),), (("PER", "carla"),), "ungrounded", answer
+        "anna met bert", (Span(0, 4, "PER"),), (("PER", "carla"),), "ungrounded", (answer,)
     )
 
 
 def test_how_much_is_written_follows_from_the_text_and_not_from_its_neighbours(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extractor = LLMNERExtractor(lightft.load(tiny_llama), ["PER"])
-    texts = ["anna", "anna met bert " * 20, "bert", "", "the film " * 9]
+    extractor = LLMNERExtractor(lightft.load(tiny_llama), ["PER"], decoding="free")
+    texts = ["anna", "anna met bert " * 20, "bert", "paris", "the film " * 9]
     limits: dict[str, set[int]] = {text: set() for text in texts}
 
     def answering(self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int) -> list[str]:
@@ -135,7 +328,10 @@ def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
         "format": "categories",
         "prompt": "basic",
         "definitions": {"PER": "a person"},
+        "decoding": "free",
         "max_new_tokens": 5,
+        "window": 200,
+        "overlap": 30,
     }
     assert run.scores["span_f1"]["value"] == pytest.approx(2 * 1 / (1 + 3))
     assert Run.load(tmp_path / "llm").predictions == run.predictions

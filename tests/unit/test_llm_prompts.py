@@ -15,6 +15,7 @@ from lightft import Example, LLMNERExtractor, ModelLoader, Span
 from lightft.errors import DataError, InvalidSettingError, UnknownNameError
 from lightft.llm_ner import FORMATS, Prompt, build_instruction_data, write_instruction_data, x_ray
 from lightft.tasks import CausalLM
+from lightft.tasks.conversations import prompt_tokens
 from tests.test_docs import write_entities
 from tests.tiny_models import tagged_texts
 
@@ -54,10 +55,10 @@ def test_a_few_shot_prompt_is_a_basic_one_with_answers_of_the_format() -> None:
 
 def test_examples_that_are_most_similar_are_shown_those_with_entities_first() -> None:
     prompt = Prompt("few-shot", LABELS, examples=POOL, shots=2)
-    nearest = [one.id for one in prompt.nearest("bert went to paris")]
+    nearest = [one.id for one in prompt.worked_examples("bert went to paris")]
     assert nearest[-1] == "2", "the most similar stands next to the text"
     assert set(nearest) <= {"0", "2", "3"}
-    more = Prompt("few-shot", LABELS, examples=POOL, shots=4).nearest("the film was long")
+    more = Prompt("few-shot", LABELS, examples=POOL, shots=4).worked_examples("the film was long")
     assert [one.id for one in more][:1] in (["1"], ["4"]), "without entities only when there are no others"
     assert {one.id for one in more[1:]} == {"0", "2", "3"}
 
@@ -75,14 +76,14 @@ def test_the_neighbours_are_those_of_a_search_by_hand() -> None:
             (place for place in range(len(pool)) if pool[place].text != text),
             key=lambda place: (-round(similar[place], 6), place),
         )
-        chosen = Prompt("few-shot", ["PER", "LOC"], examples=pool, shots=3).nearest(text)
+        chosen = Prompt("few-shot", ["PER", "LOC"], examples=pool, shots=3).worked_examples(text)
         assert [one.id for one in chosen] == [pool[place].id for place in ranked[:3]][::-1]
 
 
 def test_a_text_is_never_its_own_example() -> None:
     twice = (*POOL, Example("again", " anna met bert\n", POOL[0].target))
     for text in (*(one.text for one in POOL), " anna met bert "):
-        shown = Prompt("few-shot", LABELS, examples=twice, shots=9).nearest(text)
+        shown = Prompt("few-shot", LABELS, examples=twice, shots=9).worked_examples(text)
         assert text.strip() not in {one.text.strip() for one in shown}
         assert len(shown) == 4
 
@@ -189,12 +190,16 @@ def test_training_and_asking_see_the_same_tokens(tuned: Any, style: str, monkeyp
 
     monkeypatch.setattr(model, "generate", noting)
     predictor = lightft.inference.Predictor(model, tokenizer, head, 10_000)
-    extractor = LLMNERExtractor(predictor, LABELS, prompt=style, examples=POOL, max_new_tokens=1)
+    extractor = LLMNERExtractor(
+        predictor, LABELS, prompt=style, examples=POOL, decoding="free", max_new_tokens=1, window=1000
+    )
     for one in POOL:
         list(extractor.extract([one.text]))
     for encoding, ids, row in zip(encodings, seen, rows, strict=True):
         prompt_length = encoding.labels.index(next(label for label in encoding.labels if label >= 0))
         assert encoding.input_ids[:prompt_length] == ids
+        # What a constrained answer begins with.
+        assert prompt_tokens(extractor.prompt.messages(POOL[encoding.example].text), tokenizer) == ids
         trained = [label for label in encoding.labels if label >= 0]
         assert tokenizer.decode(trained) == f"{row.target}</s>"
         assert ids.count(tokenizer.bos_token_id) == 1
@@ -223,7 +228,8 @@ def test_code_of_the_page_runs(tiny_llama: Path, tmp_path: Path, monkeypatch: py
     write_entities(tmp_path / "conll")
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "llm-ner.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    # What needs a server, a trained model or a file of its own is marked.
+    blocks = re.findall(r"(?<!<!-- not run -->\n)```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 4
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks:

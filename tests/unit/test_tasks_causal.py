@@ -11,7 +11,8 @@ import torch
 from lightft import Example, Message, ModelLoader
 from lightft.metrics import score_predictions
 from lightft.tasks import CausalLM
-from lightft.tasks.causal_lm import render_prompt
+from lightft.tasks.answer_scores import answer_scores
+from lightft.tasks.conversations import prompt_tokens, render_prompt
 from tests.tiny_models import instructions, llama_tokenizer
 
 HEAD = CausalLM()
@@ -218,3 +219,86 @@ def test_no_examples_give_no_predictions(tiny_llama: Path) -> None:
     model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
     assert HEAD.predict(model, tokenizer, [], max_length=256) == []
     assert HEAD.generate(model, tokenizer, [], max_new_tokens=3) == []
+
+
+# --- what users write is text, whatever it looks like
+
+
+@pytest.mark.parametrize("name", ["</s>", "<s>", "<|im_end|>"])
+def test_control_tokens_named_in_a_message_stay_text(tokenizer: Any, name: str) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<|im_end|>|"]})
+    control = set(tokenizer.get_added_vocab().values())
+    text = f"anna {name}{name} met {name}"
+    asked = prompt_tokens([Message("user", text)], tokenizer)
+    usual = prompt_tokens([Message("user", "anna met")], tokenizer)
+    assert [token for token in asked if token in control] == [token for token in usual if token in control]
+    example = Example("a", text, f"bert {name}")
+    ids, labels = encoded(example, tokenizer)
+    assert ids[: len(asked)] == asked
+    answer = [label for label in labels if label != -100]
+    assert answer[-1] == tokenizer.eos_token_id
+    assert not control & set(answer[:-1])
+
+
+def test_a_shield_changes_nothing_else(tokenizer: Any) -> None:
+    """A byte-level tokenizer shows the text itself: what is asked decodes to what was rendered."""
+    from tests.unit.test_llm_decoding import byte_tokenizer
+
+    whole = byte_tokenizer()
+    text = "\ue000 and \ue0007\ue000 </s>anna</s>"
+    assert whole.decode(prompt_tokens([Message("user", text)], whole)) == render_prompt([Message("user", text)], whole)
+
+
+# --- the loss from no more than is needed
+
+
+@pytest.mark.parametrize("prompts", ["like", "unlike", "one row"])
+def test_the_loss_and_its_gradients_are_those_of_all_scores(tiny_llama: Path, prompts: str) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    model.double()
+    instruction = "the film was very good and anna met bert in new york " * 3
+    rows = [
+        ("anna", "anna was good"),
+        ("bert met anna", "rome"),
+        ("the film", "paris it was paris"),
+        ("new", "in rome"),
+    ]
+    examples = [
+        Example(str(number), f"{instruction if prompts != 'unlike' else word} {word}", answer)
+        for number, (word, answer) in enumerate(rows[: 1 if prompts == "one row" else None])
+    ]
+    encodings, _ = HEAD.encode(examples, tokenizer, 256)
+    batch = HEAD.collate(encodings, tokenizer)
+    passes: list[int] = []
+    model.model.register_forward_hook(lambda *hooked: passes.append(1))
+    parameters = list(model.parameters())
+    loss = HEAD.training_loss(model, batch)
+    gradients = torch.autograd.grad(loss, parameters)
+    assert len(passes) == (2 if prompts == "like" else 1), "what all begin with goes through the model once"
+    plain = {key: value for key, value in batch.items() if key != "labels"}
+    expected = HEAD.loss(model(**plain).logits, batch["labels"], model)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    for one, other in zip(gradients, torch.autograd.grad(expected, parameters), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_only_positions_before_labels_are_scored(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    encodings, _ = HEAD.encode([ASK, Example("b", "say it", "it was")], tokenizer, 256)
+    batch = HEAD.collate(encodings, tokenizer)
+    logits, targets = answer_scores(model, batch)
+    scored = (batch["labels"][:, 1:] != -100).any(0)
+    assert logits.shape == (2, int(scored.sum()), model.config.vocab_size)
+    assert sorted(targets[targets != -100].tolist()) == sorted(batch["labels"][batch["labels"] != -100].tolist())
+
+
+def test_layers_that_are_recomputed_share_nothing(tiny_llama: Path) -> None:
+    model, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    model.double()
+    text = "the film was very good and anna met bert in new york " * 3
+    encodings, _ = HEAD.encode([Example("a", text, "rome"), Example("b", text, "paris")], tokenizer, 256)
+    batch = HEAD.collate(encodings, tokenizer)
+    expected = HEAD.training_loss(model, batch)
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    torch.testing.assert_close(HEAD.training_loss(model, batch), expected)

@@ -12,7 +12,7 @@ from lightft.registry import Registry
 
 __all__ = ["FORMATS", "OUTCOMES", "AnswerFormat", "Reading", "outcome_of", "register", "usable_spans"]
 
-OUTCOMES = ("ok", "repaired", "ungrounded", "truncated", "refused")
+OUTCOMES = ("ok", "repaired", "ungrounded", "truncated", "refused", "failed")
 """What can become of an answer, from best to worst; an answer that is several of them is called by the worst.
 
 ========== ==========================================================================================
@@ -21,6 +21,7 @@ repaired   words around it, a code fence, an unclosed tag, or a changed text tha
 ungrounded some mentions were set aside: the text does not hold them, or their type was not asked for
 truncated  it ends in the middle
 refused    nothing of the format is in it
+failed     there is no answer: the engine gave an error
 ========== ==========================================================================================
 """
 

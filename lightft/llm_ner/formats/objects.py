@@ -13,8 +13,8 @@ from lightft.records import Span
 
 __all__ = ["OBJECTS", "Objects"]
 
-_MENTION_FIELDS = ("entity", "text", "mention", "name")
-_TYPE_FIELDS = ("type", "label", "category", "entity_type")
+MENTION_FIELDS = ("entity", "text", "mention", "name")
+TYPE_FIELDS = ("type", "label", "category", "entity_type")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _mentions(tokens: Tokens) -> Found:
         if token.text == ":":
             strange |= value is None
             field, value = value, None
-            fields |= field in _MENTION_FIELDS or field in _TYPE_FIELDS
+            fields |= field in MENTION_FIELDS or field in TYPE_FIELDS
             continue
         if field is not None and value is not None:
             row[field] = value
@@ -77,8 +77,8 @@ def _mentions(tokens: Tokens) -> Found:
 
 
 def _pair(row: Mapping[str, str]) -> tuple[str, str] | None:
-    mention = next((row[name] for name in _MENTION_FIELDS if name in row), None)
-    label = next((row[name] for name in _TYPE_FIELDS if name in row), None)
+    mention = next((row[name] for name in MENTION_FIELDS if name in row), None)
+    label = next((row[name] for name in TYPE_FIELDS if name in row), None)
     return (label, mention) if label is not None and mention is not None else None
 
 

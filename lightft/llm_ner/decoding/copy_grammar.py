@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+from typing import NamedTuple
 
 from lightft.errors import DataError, InvalidSettingError, suggest
+from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.records import Span
 
-__all__ = ["CopyGrammar", "State", "TokenBytes"]
+__all__ = ["CopyGrammar", "State"]
 
 
 class State(NamedTuple):
@@ -37,77 +33,6 @@ class State(NamedTuple):
     start: int = -1
     mark: bytes = b""
     label: str = ""
-
-
-class TokenBytes:
-    """The bytes each token writes, for byte-level BPE and for SentencePiece's ``▁``, with or without byte tokens.
-
-    Control tokens and every other token that was added to the vocabulary write nothing, so that no text can hold one.
-
-    Attributes:
-        end_token: id of the token that ends an answer.
-        ids: token ids by what they write.
-
-    Raises:
-        InvalidSettingError: the tokenizer is of another kind, or has no end token.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.eos_token_id is None:
-            raise InvalidSettingError(
-                "The tokenizer has no end token, so an answer would never end. Set tokenizer.eos_token."
-            )
-        self.end_token: int = tokenizer.eos_token_id
-        self._tokenizer = tokenizer
-        written = _written_by_token(tokenizer)
-        if not {bytes((byte,)) for byte in range(256)} <= set(written.values()):
-            # Half a character could then be left without its other half.
-            written = {token: piece for token, piece in written.items() if _is_text(piece)}
-        self._by_id = written
-        ids: dict[bytes, list[int]] = defaultdict(list)
-        for token, piece in sorted(written.items()):
-            ids[piece].append(token)
-        self.ids = {piece: tuple(tokens) for piece, tokens in ids.items()}
-        self._sorted = sorted(self.ids)
-
-    def __getitem__(self, token: int) -> bytes:
-        """Return what a token writes; nothing for a control token."""
-        return self._by_id.get(token, b"")
-
-    def begins(self, piece: bytes) -> bool:
-        """Return whether some token's bytes begin with ``piece``: a step in the trie that the sorted vocabulary is."""
-        place = bisect_left(self._sorted, piece)
-        return place < len(self._sorted) and self._sorted[place].startswith(piece)
-
-    def longest(self, written: bytes, start: int) -> bytes:
-        """Return the longest token that ``written`` goes on with at ``start``; empty if there is none."""
-        best = b""
-        for end in range(start + 1, len(written) + 1):
-            piece = written[start:end]
-            if piece in self.ids:
-                best = piece
-            elif not self.begins(piece):
-                break
-        return best
-
-    def missing_from(self, text: str) -> list[str]:
-        """Return the characters that no tokens write."""
-        return [
-            character
-            for character in sorted(set(text))
-            if character.encode() not in self.ids and any(bytes((b,)) not in self.ids for b in character.encode())
-        ]
-
-    def tokenised(self, text: str) -> list[int]:
-        """Return the tokenizer's own tokens of a text, in which control tokens are not recognised."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
-
-    def prefix(self, text: str) -> bytes:
-        """Return the space that the tokenizer puts before a text, as LLaMA 2's does; empty if none."""
-        sample = " a" if text.startswith(" ") else "a"
-        written = b"".join(self[token] for token in self.tokenised(sample)) if text else b""
-        return b" " if written == b" " + sample.encode() else b""
 
 
 class CopyGrammar:
@@ -144,10 +69,10 @@ class CopyGrammar:
         written = self.prefix.decode() + text
         self._bytes = written.encode()
         self._offset_of = dict(_byte_offsets(text, len(self.prefix)))
+        self._position_of = {offset: position for position, offset in self._offset_of.items()}
         self._opens, self._closes = _entity_bounds(written)
         self._opening, self._closing = self._style.marks(labels)
         self._last_close = {label: self._last_position_to_close(label) for label in self._closing}
-        self._own_tokens = self._tokens_by_position()
         self._allowed: dict[State, dict[int, State]] = {}
 
     def allowed_tokens(self, state: State) -> dict[int, State]:
@@ -219,27 +144,36 @@ class CopyGrammar:
             done = span.end
         yield self._text[done:].encode(), None
 
-    def draft(self, state: State, limit: int, guessed_label: str) -> list[int]:
-        """Return up to ``limit`` tokens that are likely to follow if nothing more is marked.
+    def likely_rest(self, state: State, spans: Sequence[Span], label_of: Callable[[str], str]) -> bytes:
+        """Return how an answer probably goes on from a state to its end.
 
-        An open entity is taken to end where the run of capitalised words does. The tokens are allowed ones; a draft that
-        is wrong costs time and changes nothing.
+        Args:
+            state: the answer so far.
+            spans: what will probably be marked, in order; those that cannot be any more are passed over.
+            label_of: the probable type of a mention, for one that is open.
         """
-        head, position = self._likely_marks(state, guessed_label)
-        ahead = head + self._bytes[position:]
-        tokens: list[int] = []
-        place = 0
-        while len(tokens) < limit and place < len(ahead):
-            token = self._own_tokens.get(position + place - len(head)) if place >= len(head) else None
-            if token is None:
-                token = self.vocabulary.ids.get(self.vocabulary.longest(ahead, place), (None,))[0]
-            reached = None if token is None else self.allowed_tokens(state).get(token)
-            if token is None or reached is None:
-                break
-            tokens.append(token)
-            place += len(self.vocabulary[token])
-            state = reached
-        return tokens
+        pieces: list[bytes] = []
+        copied = self._as_text(state)
+        if copied is not None:
+            state = copied
+        elif state.mark:
+            mark = self._likely_mark(state, self._text_between(state.start, state.position), label_of)
+            pieces.append(mark[len(state.mark) :])
+            state = self._after_mark(state, mark)
+        if state.start >= 0:
+            end = self._likely_end(state, spans)
+            pieces.append(self._bytes[state.position : end])
+            state = state._replace(position=end)
+            if self._marks(state):
+                pieces.append(self._likely_mark(state, self._text_between(state.start, end), label_of))
+        done = state.position
+        for span in spans:
+            start, end = self._position_of[span.start], self._position_of[span.end]
+            if start >= done:
+                before, after = self._style.around(span.label)
+                pieces += [self._bytes[done:start], before, self._bytes[start:end], after]
+                done = end
+        return b"".join([*pieces, self._bytes[done:]])
 
     def _search(self, state: State) -> Iterator[tuple[int, State]]:
         """Walk vocabulary and automaton side by side; only bytes that may follow are ever tried."""
@@ -306,46 +240,25 @@ class CopyGrammar:
         )
         return next(places, -1)
 
-    def _tokens_by_position(self) -> dict[int, int]:
-        """Return the tokenizer's own tokens of the text by the position where each begins, as far as they copy it."""
-        tokens: dict[int, int] = {}
-        position = 0
-        for token in self.vocabulary.tokenised(self._text):
-            piece = self.vocabulary[token]
-            if not piece or not self._bytes.startswith(piece, position):
-                break
-            tokens[position] = token
-            position += len(piece)
-        return tokens
-
-    def _likely_marks(self, state: State, guessed_label: str) -> tuple[bytes, int]:
-        """Return what probably comes before unmarked text, and the position where that begins."""
-        head = b""
-        copied = self._as_text(state)
-        if copied is not None:
-            state = copied
-        elif state.mark:
-            mark = self._likely_mark(state, guessed_label)
-            head = mark[len(state.mark) :]
-            state = self._after_mark(state, mark)
-        if state.start < 0:
-            return head, state.position
-        end = self._likely_end(state)
-        head += self._bytes[state.position : end]
-        state = state._replace(position=end)
-        return (head + self._likely_mark(state, guessed_label) if self._marks(state) else head), end
-
-    def _likely_mark(self, state: State, guessed_label: str) -> bytes:
+    def _likely_mark(self, state: State, mention: str, label_of: Callable[[str], str]) -> bytes:
         marks = [mark for mark in self._marks(state) if mark.startswith(state.mark)]
         labels = self._opening if state.start < 0 else self._closing[state.label]
-        return next((mark for mark in marks if labels[mark] == guessed_label), marks[0])
+        likely = label_of(mention)
+        return next((mark for mark in marks if labels[mark] == likely), marks[0])
 
-    def _likely_end(self, state: State) -> int:
+    def _likely_end(self, state: State, spans: Sequence[Span]) -> int:
+        """Return where an open entity probably ends: where one was expected to, or with the run of capitalised words."""
+        for span in spans:
+            if self._position_of[span.start] == state.start and self._position_of[span.end] > state.position:
+                return self._position_of[span.end]
         for begin in (state.start, state.position):
             name = _NAME.match(self._bytes, begin)
             if name and name.end() > state.position:
                 return name.end()
         return self._last_close[state.label]
+
+    def _text_between(self, start: int, end: int) -> str:
+        return self._bytes[start:end].decode(errors="ignore") if start >= 0 else ""
 
 
 @dataclass(frozen=True)
@@ -357,6 +270,11 @@ class _Style:
     closing: str
     closing_type: str
     reserved: str
+
+    def around(self, label: str) -> tuple[bytes, bytes]:
+        """Return the marks before and after an entity."""
+        before, after = self.opening + self.opening_type, self.closing + self.closing_type
+        return before.format(label).encode(), after.format(label).encode()
 
     def marks(self, labels: Sequence[str]) -> tuple[dict[bytes, str], dict[str, dict[bytes, str]]]:
         """Return what each opening mark tells of the type (empty if nothing), and by that the types of closing marks."""
@@ -376,8 +294,6 @@ _STYLES = {
 
 # A word and the capitalised words after it, in bytes: every byte beyond ASCII counts as a letter.
 _NAME = re.compile(rb"[^\w\x80-\xff]*[\w\x80-\xff]+(?:[ .'&-]{1,2}[A-Z\x80-\xff][\w\x80-\xff]*)*")
-
-_BYTES_BY_LETTER = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def _style(name: str) -> _Style:
@@ -425,49 +341,3 @@ def _entity_bounds(text: str) -> tuple[bytearray, bytearray]:
         opens[position] = bool(after) and not after.isspace() and not parts_letter
         closes[position] = offset > 0 and not before.isspace() and not parts_letter
     return opens, closes
-
-
-def _written_by_token(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """Return what each ordinary token writes, by the way the tokenizer decodes."""
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"] if tokenizer.is_fast else None
-    kinds = [part["type"] for part in _decoders(decoder)]
-    if "ByteLevel" in kinds:
-        read = _read_byte_level
-    elif "Metaspace" in kinds or {"type": "Replace", "pattern": {"String": "▁"}, "content": " "} in _decoders(decoder):
-        read = _read_byte_fallback if "ByteFallback" in kinds else _read_metaspace
-    else:
-        raise InvalidSettingError(
-            f"{type(tokenizer).__name__} decodes by {', '.join(kinds) or 'rules of its own'}; constrained decoding reads "
-            "byte-level BPE (GPT-2, LLaMA 3, SmolLM) and SentencePiece vocabularies. Take a model with one of these."
-        )
-    added = tokenizer.added_tokens_decoder.keys() | set(tokenizer.all_special_ids)
-    return {token: read(name) for name, token in tokenizer.get_vocab().items() if token not in added and read(name)}
-
-
-def _decoders(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if decoder is None:
-        return []
-    return decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-
-
-def _read_byte_level(name: str) -> bytes:
-    return bytes(_BYTES_BY_LETTER[letter] for letter in name) if _BYTES_BY_LETTER.keys() >= set(name) else b""
-
-
-def _read_metaspace(name: str) -> bytes:
-    return name.replace("▁", " ").encode()
-
-
-def _read_byte_fallback(name: str) -> bytes:
-    return bytes((int(name[3:5], 16),)) if _BYTE_TOKEN.fullmatch(name) else _read_metaspace(name)
-
-
-_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
-
-
-def _is_text(piece: bytes) -> bool:
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

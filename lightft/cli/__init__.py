@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lightft import __version__
+from lightft.cli import extract
 from lightft.errors import LightFTError
 from lightft.records import Run
 
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_compare(verbs.add_parser("compare", help="compare saved runs"))
     _add_run(verbs.add_parser("run", help="train, compare and report what a recipe says"))
     _add_predict(verbs.add_parser("predict", help="answer texts with an adapter or a checkpoint"))
+    extract.add_arguments(
+        verbs.add_parser("extract", help="find the entities of a file of texts with a language model")
+    )
     asked = parser.parse_args(arguments)
     try:
         return int(asked.run(asked))
