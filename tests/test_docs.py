@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightft import errors
+from lightft import LLMNERExtractor, errors
 from lightft.adapters import ADAPTERS
 from lightft.cli import main
 from lightft.exporters import EXPORTERS
@@ -131,19 +131,26 @@ def test_a_kind_registered_on_the_plug_in_page_is_trained_and_exported(project_f
     assert (project_folder / "shipped.zip").is_file()
 
 
-def test_shell_commands_of_the_guide_run(project_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shell_commands_of_the_guide_run(
+    project_folder: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_blocks(ROOT / "docs" / "runs-and-comparison.md")
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shell = "".join(re.findall(r"```console\n(.*?)```", pages, re.DOTALL))
     commands = [shlex.split(line, comments=True) for line in shell.splitlines() if line.startswith("lightft ")]
-    assert {command[1] for command in commands} == {"compare", "run", "predict"}
+    assert {command[1] for command in commands} == {"compare", "extract", "run", "predict"}
     (project_folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    shutil.copytree(tiny_llama, project_folder / "extractor/adapter")
+    LLMNERExtractor(project_folder / "extractor/adapter", ["PER"]).save()
+    (project_folder / "news.jsonl").write_text('{"text": "anna met bert"}\n', encoding="utf-8")
     for _, *arguments in commands:
         expanded = [
             [str(path) for path in sorted(project_folder.glob(word))] if "*" in word else [word] for word in arguments
         ]
         assert main([word for words in expanded for word in words]) == 0
-    assert "report.html" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "report.html" in said
+    assert "entities.jsonl: 1 documents (1 ok)" in said
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -100,7 +100,7 @@ class LLMNERExtractor:
         if isinstance(model, str | Path):
             model = load(model)
         self.engine: Engine = (
-            InProcess(model, decoding=decoding, max_new_tokens=max_new_tokens)
+            InProcess(model, decoding=decoding, max_new_tokens=max_new_tokens, known=self.prompt.examples)
             if isinstance(model, Predictor)
             else model
         )

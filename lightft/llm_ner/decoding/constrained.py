@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice, takewhile
+from typing import Any
 
 import numpy as np
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -83,6 +84,7 @@ class ConstrainedDecoder:
         rows: texts per pass.
         draft_tokens: at most so many tokens of draft for each text in a pass.
         max_length: tokens of prompt and answer together at most; None for no end.
+        known: texts with entities as the model may mark them, such as its training data: what to expect at first.
 
     Raises:
         InvalidSettingError: a setting is outside what is accepted, or the model is of a kind that cannot be used.
@@ -96,8 +98,9 @@ class ConstrainedDecoder:
         *,
         style: str = "brackets",
         rows: int = 8,
-        draft_tokens: int = 24,
+        draft_tokens: int = 48,
         max_length: int | None = None,
+        known: Iterable[tuple[str, Sequence[Span]]] = (),
     ) -> None:
         if rows < 1 or draft_tokens < 0:
             raise InvalidSettingError(f"rows is {rows} and draft_tokens {draft_tokens}. Use at least 1 and 0.")
@@ -108,6 +111,9 @@ class ConstrainedDecoder:
         self._rows = rows
         self._draft_tokens = draft_tokens
         self._max_length = max_length
+        self._guesses = EntityGuesses(self._labels)
+        for text, spans in known:
+            self._guesses.learn(text, spans)
         self._vocabulary = vocabulary
         # Refuses a wrong style or label before the first text.
         CopyGrammar("", self._labels, self._vocabulary, style)
@@ -121,11 +127,10 @@ class ConstrainedDecoder:
             asked: the token ids before an answer, never empty, and the text to write.
         """
         batch = _Batch(self._model, self._draft_tokens, self._max_length)
-        guesses = EntityGuesses(self._labels)
         coming = iter(asked)
         ahead = list(islice(coming, self._rows))
         batch.share([prompt for prompt, _ in ahead])
-        waiting = (self._row(prompt, text, guesses) for prompt, text in chain(ahead, coming))
+        waiting = (self._row(prompt, text) for prompt, text in chain(ahead, coming))
         unanswered: deque[_Row] = deque()
         was_training = self._model.training
         self._model.eval()
@@ -144,14 +149,14 @@ class ConstrainedDecoder:
         finally:
             self._model.train(was_training)
 
-    def _row(self, prompt: Sequence[int], text: str, guesses: EntityGuesses) -> _Row:
+    def _row(self, prompt: Sequence[int], text: str) -> _Row:
         if not prompt:
             raise InvalidSettingError("A prompt is empty. Give at least one token before each answer.")
         try:
             grammar = CopyGrammar(text, self._labels, self._vocabulary, self._style)
         except DataError as error:
-            return _Row(None, text, list(prompt), guesses, error=str(error))
-        return _Row(grammar, text, list(prompt), guesses)
+            return _Row(None, text, list(prompt), self._guesses, error=str(error))
+        return _Row(grammar, text, list(prompt), self._guesses)
 
 
 # Answers that wait for an earlier one to be done, for each row of a pass.
@@ -346,6 +351,7 @@ class _PackedModel:
         self._device = next(model.parameters()).device
         self._owners = torch.empty(0, dtype=torch.long, device=self._device)
         self._positions = torch.empty(0, dtype=torch.long, device=self._device)
+        self._output = _plain_output_weights(model)
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[_Chunk]) -> list[list[np.ndarray]]:
@@ -356,17 +362,20 @@ class _PackedModel:
         shares = torch.tensor([chunk.shares for chunk in chunks for _ in chunk.ids], device=self._device)
         self._owners = torch.cat([self._owners, owners])
         self._positions = torch.cat([self._positions, positions])
-        # At least one place, because 0 would mean all.
-        places = list(_places_of_choices(chunks)) or [len(ids) - 1]
-        logits = self._model(
-            input_ids=ids[None],
-            position_ids=positions[None],
-            attention_mask=self._mask(owners, positions, shares),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=self._tensor(places),
-        ).logits[0]
-        return self._choices(logits, chunks)
+        inputs: dict[str, Any] = {
+            "input_ids": ids[None],
+            "position_ids": positions[None],
+            "attention_mask": self._mask(owners, positions, shares),
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        allowed = [choices for chunk in chunks for choices in chunk.allowed]
+        if not allowed:
+            self._model(**inputs, logits_to_keep=1)
+            return [[] for _ in chunks]
+        values = self._values(inputs, self._tensor(list(_places_of_choices(chunks))), allowed)
+        parts = iter(np.split(values, np.cumsum([len(choices) for choices in allowed])[:-1]))
+        return [[next(parts) for _ in chunk.allowed] for chunk in chunks]
 
     @torch.inference_mode()
     def keep(self, lengths: dict[int, int]) -> None:
@@ -387,17 +396,36 @@ class _PackedModel:
         mask = torch.zeros(seen.shape, dtype=dtype, device=self._device)
         return mask.masked_fill(~seen, torch.finfo(dtype).min)[None, None]
 
-    def _choices(self, logits: Tensor, chunks: Sequence[_Chunk]) -> list[list[np.ndarray]]:
-        """Pick the choices' logits on the device, so that only these few leave it."""
-        allowed = [choices for chunk in chunks for choices in chunk.allowed]
-        places = self._tensor([place for place, choices in enumerate(allowed) for _ in choices])
+    def _values(self, inputs: dict[str, Any], places: Tensor, allowed: Sequence[list[int]]) -> np.ndarray:
+        """Return the logits of all choices in a row; only these few leave the device."""
+        choice_of = self._tensor([choice for choice, tokens in enumerate(allowed) for _ in tokens])
         tokens = self._tensor([token for choices in allowed for token in choices])
-        values = logits[places, tokens].double().cpu().numpy()
-        parts = iter(np.split(values, np.cumsum([len(choices) for choices in allowed])[:-1]))
-        return [[next(parts) for _ in chunk.allowed] for chunk in chunks]
+        if self._output is None:
+            logits = self._model(**inputs, logits_to_keep=places).logits[0]
+            values = logits[choice_of, tokens]
+        else:
+            output = self._model(**inputs, logits_to_keep=1, output_hidden_states=True)
+            values = (output.hidden_states[-1][0, places[choice_of]] * self._output[tokens]).sum(-1)
+        return np.asarray(values.double().cpu().numpy())
 
     def _tensor(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self._device)
+
+
+@torch.inference_mode()
+def _plain_output_weights(model: PreTrainedModel) -> Tensor | None:
+    """Return the rows that score each token, (vocabulary, width), if a score is but their product with the last state.
+
+    Few tokens are allowed at a place, so that scoring these alone saves a good part of the pass. None for a model that
+    scales, bends or adapts its scores.
+    """
+    layer = model.get_output_embeddings()
+    if type(layer) is not nn.Linear or not layer.weight.is_floating_point():
+        return None
+    tried = torch.arange(min(4, len(layer.weight)), device=model.device)[None]
+    output = model(input_ids=tried, use_cache=False, output_hidden_states=True)
+    expected = output.hidden_states[-1] @ layer.weight.T
+    return layer.weight if torch.allclose(output.logits, expected, rtol=1e-3, atol=1e-3) else None
 
 
 def _places_of_choices(chunks: Sequence[_Chunk]) -> Iterator[int]:

@@ -14,7 +14,7 @@ from lightft.errors import DataError, InvalidSettingError, suggest
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.records import Span
 
-__all__ = ["CopyGrammar", "State"]
+__all__ = ["CopyGrammar", "Guess", "State"]
 
 
 class State(NamedTuple):
@@ -33,6 +33,21 @@ class State(NamedTuple):
     start: int = -1
     mark: bytes = b""
     label: str = ""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What will probably become of a stretch of text.
+
+    Attributes:
+        span: the entity it would be.
+        is_marked: whether it will be marked; None where that is anybody's guess.
+        label_is_sure: whether the type of ``span`` is.
+    """
+
+    span: Span
+    is_marked: bool | None
+    label_is_sure: bool
 
 
 class CopyGrammar:
@@ -144,36 +159,49 @@ class CopyGrammar:
             done = span.end
         yield self._text[done:].encode(), None
 
-    def likely_rest(self, state: State, spans: Sequence[Span], label_of: Callable[[str], str]) -> bytes:
-        """Return how an answer probably goes on from a state to its end.
+    def likely_rest(self, state: State, guesses: Sequence[Guess], label_of: Callable[[str], str]) -> tuple[bytes, int]:
+        """Return how an answer probably goes on from a state to its end, and how many bytes of that are more than a guess.
 
         Args:
             state: the answer so far.
-            spans: what will probably be marked, in order; those that cannot be any more are passed over.
+            guesses: what will probably become of the names in the text, in order.
             label_of: the probable type of a mention, for one that is open.
         """
-        pieces: list[bytes] = []
+        written: list[bytes] = []
         copied = self._as_text(state)
         if copied is not None:
             state = copied
         elif state.mark:
             mark = self._likely_mark(state, self._text_between(state.start, state.position), label_of)
-            pieces.append(mark[len(state.mark) :])
+            written.append(mark[len(state.mark) :])
             state = self._after_mark(state, mark)
+        sure = -1
         if state.start >= 0:
-            end = self._likely_end(state, spans)
-            pieces.append(self._bytes[state.position : end])
+            end = self._likely_end(state, guesses)
+            written.append(self._bytes[state.position : end])
+            mention = self._text_between(state.start, end)
             state = state._replace(position=end)
             if self._marks(state):
-                pieces.append(self._likely_mark(state, self._text_between(state.start, end), label_of))
+                if not any(self._text_of(guess) == mention and guess.label_is_sure for guess in guesses):
+                    sure = sum(map(len, written)) + len(self._style.closing.encode())
+                written.append(self._likely_mark(state, mention, label_of))
         done = state.position
-        for span in spans:
-            start, end = self._position_of[span.start], self._position_of[span.end]
-            if start >= done:
-                before, after = self._style.around(span.label)
-                pieces += [self._bytes[done:start], before, self._bytes[start:end], after]
-                done = end
-        return b"".join([*pieces, self._bytes[done:]])
+        for guess in guesses:
+            start, end = self._position_of[guess.span.start], self._position_of[guess.span.end]
+            if start < done or guess.is_marked is False:
+                continue
+            before, after = self._style.around(guess.span.label)
+            written.append(self._bytes[done:start])
+            type_is_told_first = bool(self._style.opening_type)
+            if sure < 0 and (guess.is_marked is None or (type_is_told_first and not guess.label_is_sure)):
+                sure = sum(map(len, written))
+            written += [before, self._bytes[start:end]]
+            if sure < 0 and not guess.label_is_sure:
+                sure = sum(map(len, written)) + len(self._style.closing.encode())
+            written.append(after)
+            done = end
+        rest = b"".join([*written, self._bytes[done:]])
+        return rest, len(rest) if sure < 0 else sure
 
     def _search(self, state: State) -> Iterator[tuple[int, State]]:
         """Walk vocabulary and automaton side by side; only bytes that may follow are ever tried."""
@@ -246,16 +274,20 @@ class CopyGrammar:
         likely = label_of(mention)
         return next((mark for mark in marks if labels[mark] == likely), marks[0])
 
-    def _likely_end(self, state: State, spans: Sequence[Span]) -> int:
+    def _likely_end(self, state: State, guesses: Sequence[Guess]) -> int:
         """Return where an open entity probably ends: where one was expected to, or with the run of capitalised words."""
-        for span in spans:
-            if self._position_of[span.start] == state.start and self._position_of[span.end] > state.position:
-                return self._position_of[span.end]
+        for guess in guesses:
+            start, end = self._position_of[guess.span.start], self._position_of[guess.span.end]
+            if start == state.start and end > state.position:
+                return end
         for begin in (state.start, state.position):
             name = _NAME.match(self._bytes, begin)
             if name and name.end() > state.position:
                 return name.end()
         return self._last_close[state.label]
+
+    def _text_of(self, guess: Guess) -> str:
+        return self._text[guess.span.start : guess.span.end]
 
     def _text_between(self, start: int, end: int) -> str:
         return self._bytes[start:end].decode(errors="ignore") if start >= 0 else ""

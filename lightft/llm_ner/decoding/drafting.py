@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, State
+from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, Guess, State
 from lightft.records import Span
 
 __all__ = ["Drafter", "EntityGuesses"]
@@ -15,8 +15,8 @@ __all__ = ["Drafter", "EntityGuesses"]
 class EntityGuesses:
     """Learns from finished answers what the model marks, to guess what it will mark next.
 
-    A name that was marked before is guessed by what became of it most often; other runs of capitalised words as soon as
-    more than half of their kind were marked. A wrong guess costs time and changes no answer.
+    A name that was seen before is guessed by what became of it; other runs of capitalised words by what became of their
+    kind. A wrong guess costs time and changes no answer.
 
     Args:
         labels: the types.
@@ -26,45 +26,66 @@ class EntityGuesses:
         # Every type once, so that there is a first guess.
         self._labels = Counter(labels)
         self._by_name: dict[str, Counter[str]] = defaultdict(Counter)
-        self._by_kind: dict[str, Counter[bool]] = defaultdict(Counter)
+        self._by_kind: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def spans(self, text: str) -> list[Span]:
-        """Return the entities that a text will probably be given, in order."""
-        return [
-            Span(start, end, self.label(text[start:end]))
-            for start, end, kind in _names(text)
-            if self._is_marked(text[start:end], kind)
-        ]
+    def guesses(self, text: str) -> list[Guess]:
+        """Return what looks like a name in a text, in order."""
+        return [self._guess(start, end, text[start:end], kind) for start, end, kind in _names(text)]
 
     def label(self, name: str) -> str:
         """Return the type that a name will probably be given."""
-        known = +Counter({label: count for label, count in self._by_name.get(name, Counter()).items() if label})
+        known = _marked(self._by_name.get(name, Counter()))
         return (known or self._labels).most_common(1)[0][0]
 
     def learn(self, text: str, spans: Sequence[Span]) -> None:
         """Take in what became of a text."""
         marked = {(span.start, span.end): span.label for span in spans}
         self._labels.update(marked.values())
-        for start, end, kind in _names(text):
-            label = marked.get((start, end), "")
-            self._by_kind[kind][bool(label)] += 1
-            self._remember(text[start:end], label)
-        names = {(start, end) for start, end, _ in _names(text)}
-        for (start, end), label in marked.items():
-            if (start, end) not in names:
-                self._remember(text[start:end], label)
+        names = {(start, end): kind for start, end, kind in _names(text)}
+        for (start, end), kind in names.items():
+            self._by_kind[kind]["marked" if (start, end) in marked else "not"] += 1
+        for start, end in names.keys() | marked.keys():
+            self._remember(text[start:end], marked.get((start, end), _NOT_MARKED))
 
-    def _is_marked(self, name: str, kind: str) -> bool:
-        known = self._by_name.get(name)
-        if known:
-            return known[""] <= known.total() // 2
-        return self._by_kind[kind][True] > self._by_kind[kind][False]
+    def _guess(self, start: int, end: int, name: str, kind: str) -> Guess:
+        seen = self._by_name.get(name, Counter())
+        label = self.label(name)
+        in_all = seen.total()
+        if in_all >= _ENOUGH_OF_NAME:
+            is_marked = _sure(in_all - seen[_NOT_MARKED], in_all)
+        else:
+            in_all_of_kind = self._by_kind[kind].total()
+            # With nothing to go by, the plain text is the best guess.
+            is_marked = (
+                _sure(self._by_kind[kind]["marked"], in_all_of_kind) if in_all_of_kind >= _ENOUGH_OF_KIND else False
+            )
+        label_is_sure = _sure(seen[label], _marked(seen).total()) is True
+        return Guess(Span(start, end, label), is_marked, label_is_sure)
 
     def _remember(self, name: str, label: str) -> None:
         # A bounded memory: the newest names are those of the text at hand.
         if name not in self._by_name and len(self._by_name) >= _MOST_NAMES:
             del self._by_name[next(iter(self._by_name))]
         self._by_name[name][label] += 1
+
+
+_NOT_MARKED = ""
+_MOST_NAMES = 100_000
+_ENOUGH_OF_NAME = 2
+_ENOUGH_OF_KIND = 5
+# A wrong draft wastes the tokens behind it, some ten; stopping for a decision costs about one more.
+_SURE = 0.9
+
+
+def _marked(seen: Counter[str]) -> Counter[str]:
+    return Counter({label: count for label, count in seen.items() if label != _NOT_MARKED})
+
+
+def _sure(count: int, in_all: int) -> bool | None:
+    """Say yes or no where that was nearly always so, else nothing."""
+    if in_all and count >= _SURE * in_all:
+        return True
+    return False if count <= (1 - _SURE) * in_all else None
 
 
 class Drafter:
@@ -84,26 +105,28 @@ class Drafter:
         self._tokens: dict[int, int] = {}
 
     def draft(self, state: State, written: bytes, limit: int) -> list[int]:
-        """Return up to ``limit`` tokens that will probably follow; the grammar allows them all.
+        """Return up to ``limit`` tokens that will probably follow, at most to the next place where that is unsure.
 
-        They are those the tokenizer makes of the whole answer, because it is on such tokens that a model was trained.
+        The grammar allows them all. They are those the tokenizer makes of the whole answer, because it is on such tokens
+        that a model was trained.
 
         Args:
             state: the grammar's, now.
             written: the bytes of the answer so far.
             limit: of the draft.
         """
-        answer = written + self._grammar.likely_rest(state, self._guesses.spans(self._text), self._guesses.label)
+        rest, sure = self._grammar.likely_rest(state, self._guesses.guesses(self._text), self._guesses.label)
+        answer, end = written + rest, len(written) + sure
         own_tokens = self._tokens_by_position(answer)
         vocabulary = self._grammar.vocabulary
         tokens: list[int] = []
         place = len(written)
-        while len(tokens) < limit and place < len(answer):
+        while len(tokens) < limit and place < end:
             token = own_tokens.get(place)
             if token is None:
                 token = vocabulary.ids.get(vocabulary.longest(answer, place), (None,))[0]
             reached = None if token is None else self._grammar.allowed_tokens(state).get(token)
-            if token is None or reached is None:
+            if token is None or reached is None or place + len(vocabulary[token]) > end:
                 break
             tokens.append(token)
             place += len(vocabulary[token])
@@ -126,7 +149,6 @@ class Drafter:
 
 # A run of capitalised words, with what may join two of them.
 _CAPITALISED = re.compile(r"[^\W\d_a-z][\w.'-]*(?:[ ]?[&/-]?[ ]?[^\W\d_a-z][\w.'-]*)*")
-_MOST_NAMES = 100_000
 
 
 def _names(text: str) -> Iterator[tuple[int, int, str]]:
