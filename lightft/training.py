@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from peft import PeftModel
-from peft.utils import PeftType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
@@ -30,7 +28,8 @@ from lightft.best_epoch import BestEpoch, Validation
 from lightft.cost import TrainingMemory
 from lightft.dropout import use_fast_dropout
 from lightft.errors import InvalidSettingError, TrainingError
-from lightft.models.precision import has_native_bfloat16
+from lightft.models.computation import checkpointed, mixed_precision
+from lightft.pace import TimeLeft, learning_rate_factor
 from lightft.records import Example
 from lightft.tasks import Encoding, TaskHead
 from lightft.tasks.head import RunsModelItself, forward_tokens
@@ -108,18 +107,18 @@ def train_together(
         )
     total_steps = _total_steps(prepared, config)
     result.planned_steps = total_steps or 0
-    time_left = _TimeLeft(config.max_seconds)
+    time_left = TimeLeft(config.max_seconds)
     memory = TrainingMemory([course.model for course in courses])
     for part in prepared:
         part.begin(total_steps)
     optimizer = torch.optim.AdamW(
         _parameter_groups(courses, learning_rate, config.weight_decay), fused=device.type in ("cpu", "cuda")
     )
-    accelerator = _accelerator(device, _mixed_precision(courses[0].model, config, device))
+    accelerator = _accelerator(device, mixed_precision(courses[0].model, config, device))
     optimizer = accelerator.prepare(optimizer)
     for part in prepared:
         part.wrap(accelerator)
-    factor = _schedule(config, total_steps, time_left)
+    factor = learning_rate_factor(config, total_steps, time_left)
     schedule = LambdaLR(optimizer.optimizer, factor)
     judged = [
         Validation(course.name, course.model, course.head, course.validation, course.max_length)
@@ -135,7 +134,7 @@ def train_together(
     try:
         with ExitStack() as stack:
             for course in courses:
-                stack.enter_context(_checkpointed(course.model, config.gradient_checkpointing))
+                stack.enter_context(checkpointed(course.model, config.gradient_checkpointing))
             bar = stack.enter_context(_progress_bar(config, rows_in_all))
             for epoch in range(config.epochs):
                 steps = _steps_of_epoch(prepared, epoch, config.seed)
@@ -200,11 +199,11 @@ class _Prepared:
         self.course = course
         self.wrapped: Any = course.model
         self.encodings = [encoding for encoding in encodings if encoding.label_count]
-        self.max_tokens = config.max_tokens or forward_tokens(course.model)
         self._config = config
         self._tokenizer = tokenizer
         if not self.encodings:
             raise TrainingError(f"None of the {len(course.train)} training examples has a gold answer to learn from.")
+        self.max_tokens = config.max_tokens or forward_tokens(course.model, scored=self._share_scored())
         for name, count in counts.items():
             result.counts[name] = result.counts.get(name, 0) + count
         if len(self.encodings) < len(encodings):
@@ -240,6 +239,13 @@ class _Prepared:
         # Accelerate would leave the model computing in the lower precision for good, unlike the one that is saved; the
         # steps ask for it themselves.
         accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+
+    def _share_scored(self) -> float:
+        """Return the share of the positions at which the model scores its outputs."""
+        if not isinstance(self.course.head, RunsModelItself):
+            return 1.0
+        labels = sum(encoding.label_count for encoding in self.encodings)
+        return labels / sum(len(encoding.input_ids) for encoding in self.encodings)
 
     def _inputs(self, rows: int) -> Iterator[dict[str, Tensor]]:
         device = next(self.course.model.parameters()).device
@@ -392,32 +398,6 @@ def _total_steps(prepared: Sequence[_Prepared], config: TrainConfig) -> int | No
     return total
 
 
-class _TimeLeft:
-    """How much of the seconds for optimiser steps has passed; without a limit it is never over."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = math.inf if seconds is None else seconds
-        self._passed = 0.0
-        self.seconds_of_last = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the seconds of the block."""
-        started = time.perf_counter()
-        yield
-        self.seconds_of_last = time.perf_counter() - started
-        self._passed += self.seconds_of_last
-
-    @property
-    def share_passed(self) -> float:
-        """From 0 to 1."""
-        return min(1.0, self._passed / self._seconds)
-
-    @property
-    def is_over(self) -> bool:
-        return self._passed >= self._seconds
-
-
 class _RunningLoss:
     """The mean loss since the last history row."""
 
@@ -455,20 +435,6 @@ def _accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu")
 
 
-def _mixed_precision(model: nn.Module, config: TrainConfig, device: torch.device) -> str:
-    """Return Accelerate's name of the precision to compute in.
-
-    A base that is held in bfloat16 computes in it as it is; only weights held in float32 are cast on the way.
-    """
-    if config.precision == "float16" and device.type != "cuda":
-        raise InvalidSettingError(f"precision='float16' needs a GPU; on {device.type} use 'auto' or 'bfloat16'.")
-    if config.precision in ("bfloat16", "float16"):
-        return {"bfloat16": "bf16", "float16": "fp16"}[config.precision]
-    # Whoever trains an adapter on a float32 base has chosen float32; only a model that is trained whole has to be.
-    trained_whole = all(parameter.requires_grad for parameter in model.parameters())
-    return "bf16" if config.precision == "auto" and trained_whole and has_native_bfloat16(device) else "no"
-
-
 def _parameter_groups(courses: Sequence[Course], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's groups: matrices with weight decay, biases and norms without, each at its learning rate."""
     groups: dict[tuple[float, float], dict[nn.Parameter, None]] = {}
@@ -479,57 +445,6 @@ def _parameter_groups(courses: Sequence[Course], learning_rate: float, weight_de
                 rate = learning_rate * course.hooks.learning_rate_factor(name)
                 groups.setdefault((rate, decay), {})[parameter] = None
     return [{"params": list(members), "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
-
-
-def _schedule(config: TrainConfig, total_steps: int | None, time_left: _TimeLeft) -> Callable[[int], float]:
-    """Return what the learning rate is multiplied by at a step, counted from 0."""
-
-    def by_time(step: int) -> float:
-        del step
-        passed = time_left.share_passed
-        if passed < config.warmup:
-            return passed / config.warmup
-        return _decay(config.schedule, (passed - config.warmup) / (1.0 - config.warmup))
-
-    if total_steps is None:
-        return by_time
-    warmup_steps = math.ceil(config.warmup * total_steps)
-
-    def by_steps(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        return _decay(config.schedule, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-
-    return by_steps
-
-
-def _decay(schedule: str, done: float) -> float:
-    """Return what is left of the peak learning rate when so large a share of the steps after the warm-up is done."""
-    if schedule == "linear":
-        return max(0.0, 1.0 - done)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))) if schedule == "cosine" else 1.0
-
-
-@contextmanager
-def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    if isinstance(model, PeftModel) and model.active_peft_config.peft_type == PeftType.PREFIX_TUNING:
-        raise InvalidSettingError(
-            "gradient_checkpointing=True recomputes each layer without the keys and values that prefix tuning puts before "
-            "the text. Leave it out, or lower max_tokens to save memory."
-        )
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    # transformers 5.23 calls it activation checkpointing and will forget the old name.
-    kind = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
-    # The reentrant kind gives no gradients to adapters above frozen embeddings.
-    settings = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
-    getattr(base, f"{kind}_checkpointing_enable")(**settings)
-    try:
-        yield
-    finally:
-        getattr(base, f"{kind}_checkpointing_disable")()
 
 
 @contextmanager

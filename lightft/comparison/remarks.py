@@ -61,6 +61,7 @@ def notes_on(
         *_on_seeds(methods),
         *_on_headlines(runs, headline),
         *_on_the_test_set(runs, on),
+        *_on_written_answers(runs),
         *_on_undefined_scores(rows),
         *remarks_on_memory(rows),
     )
@@ -103,6 +104,20 @@ def _on_the_test_set(runs: Sequence[Run], on: str) -> list[str]:
         notes += dict.fromkeys(str(run.data[remark]) for run in runs if run.data.get(remark))
     if on == "common":
         notes.append("Only examples that all runs have were scored; the choice is not a random part of the test set.")
+    return notes
+
+
+def _on_written_answers(runs: Sequence[Run]) -> list[str]:
+    """Say what became of the answers of language models, and how much of them was set aside."""
+    notes = []
+    for run in runs:
+        outcomes = run.data.get("outcomes")
+        if not outcomes:
+            continue
+        words = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+        aside = run.data.get("ungrounded_mentions", 0)
+        set_aside = f"; {aside:,} mentions that the text does not hold were set aside" if aside else ""
+        notes.append(f"Answers of {run.name}: {words}{set_aside}.")
     return notes
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -78,6 +79,9 @@ def _no_scores(model: Module) -> dict[str, int]:
 
 def _keeps_plain_keys(model: Any) -> bool:
     """Say whether keys and values of a model can be computed once for all rows."""
+    if isinstance(model, DistributedDataParallel):
+        # It expects one forward pass for each backward pass.
+        return False
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
         return False
     base = _base(model)
@@ -94,4 +98,5 @@ def _scores_chosen_positions(model: Any) -> bool:
 
 
 def _base(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    return bare.get_base_model() if isinstance(bare, PeftModel) else bare

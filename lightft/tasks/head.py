@@ -156,15 +156,19 @@ def max_input_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     return shortest if shortest < 10**9 else 512
 
 
-def forward_tokens(model: Any) -> int:
+def forward_tokens(model: Any, *, scored: float = 1.0) -> int:
     """Return how many padded tokens one forward pass takes at most by default.
 
-    A language model scores its whole vocabulary at every position; those scores, in float32, may take 256 MiB.
+    A language model scores its whole vocabulary at a position; those scores, in float32, may take about 256 MiB.
+
+    Args:
+        model: any.
+        scored: share of the positions that are scored.
     """
     output = model.get_output_embeddings()
     if output is None:
         return _MOST_TOKENS
-    return max(64, min(_MOST_TOKENS, _MOST_SCORES // int(output.weight.shape[0])))
+    return max(64, min(_MOST_TOKENS, int(_MOST_SCORES / (output.weight.shape[0] * scored))))
 
 
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -345,6 +345,8 @@ def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
     )
     comparison = compare_runs([tagger, run], resamples=100)
     assert [(one.a, one.b) for one in comparison.differences] == [("tagger", "llm")]
+    said = "Answers of llm: 1 ungrounded, 1 refused; 1 mentions that the text does not hold were set aside."
+    assert said in comparison.notes
 
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ from lightft.errors import InvalidPluginError, InvalidSettingError
 from lightft.metrics.span_errors import OUTCOMES
 from lightft.records import Example, Run, Span
 from lightft.reports import REPORTS
+from tests.html_nodes import Nodes
 from tests.made_up_examples import made_up_cost, made_up_examples, made_up_methods
 
 
@@ -76,29 +76,6 @@ def seeds() -> Comparison:
 @cache
 def generation() -> Comparison:
     return compare_runs([generation_run(f"run-{n}", skill=n / 5, examples=60) for n in (1, 2)], resamples=100)
-
-
-class Nodes(HTMLParser):
-    """Collects what a browser would build: tags with attributes, texts, and scripts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        (self.scripts if self._inside == "script" else self.texts).append(data)
 
 
 def test_the_page_allows_itself_one_script_and_no_network() -> None:

@@ -371,7 +371,7 @@ class _PackedModel:
         }
         allowed = [choices for chunk in chunks for choices in chunk.allowed]
         if not allowed:
-            self._model(**inputs, logits_to_keep=1)
+            self._model(**inputs, logits_to_keep=self._tensor([len(ids) - 1]))
             return [[] for _ in chunks]
         values = self._values(inputs, self._tensor(list(_places_of_choices(chunks))), allowed)
         parts = iter(np.split(values, np.cumsum([len(choices) for choices in allowed])[:-1]))

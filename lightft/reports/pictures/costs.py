@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightft.comparison import Comparison, Method, MetricInfo
-from lightft.reports.pictures.picture import Picture, is_drawable, lines_word, mean_cost, not_drawn, score_tip
+from lightft.reports.pictures.picture import Picture, lines_word, mean_cost, not_drawn
+from lightft.reports.pictures.scores import draw_method_at
 from lightft.reports.pictures.style import INK, name_methods, names_of, new_canvas, plain_axes, styles_of
-from lightft.reports.pictures.svg import drawn, tip
+from lightft.reports.pictures.svg import drawn
 from lightft.wording import percent_words, size_words
 
 __all__ = ["cost_pictures"]
@@ -109,7 +110,8 @@ def _draw(
     x, y = zip(*steps, strict=True)
     axes.plot(x, y, drawstyle="steps-post", color=INK, linewidth=1, alpha=0.5, zorder=1)
     for point in reversed(points):
-        _draw_point(axes, comparison, point, metric, cost)
+        words = f"{cost.name} {cost.words(point.cost)}"
+        draw_method_at(axes, comparison, point.method, metric, point.cost, words)
     axes.margins(x=0.1)
     _set_cost_axis(axes, [point.cost for point in points], cost)
     axes.set_ylabel(metric.directed_name)
@@ -117,15 +119,6 @@ def _draw(
     styles = styles_of(comparison)
     name_methods(canvas, [styles[point.method.name] for point in points])
     return canvas
-
-
-def _draw_point(axes: Axes, comparison: Comparison, point: _Point, metric: MetricInfo, cost: _Cost) -> None:
-    style, method = styles_of(comparison)[point.method.name], point.method
-    words = f"{score_tip(method.name, method.mean, method.interval, metric)}, {cost.name} {cost.words(point.cost)}"
-    if method.interval is not None and is_drawable(method.interval):
-        ends = [method.interval.low, method.interval.high]
-        axes.plot([point.cost] * 2, ends, color=style.colour, linewidth=1.6, **tip(words))
-    axes.plot(point.cost, method.mean, **style.marker, **tip(words))
 
 
 def _set_cost_axis(axes: Axes, costs: Sequence[float], cost: _Cost) -> None:

@@ -10,13 +10,22 @@ from matplotlib.figure import Figure
 
 from lightft.comparison import Comparison, Method, MetricInfo
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, draw_interval, height_of, list_canvas, list_lines
-from lightft.reports.pictures.picture import MOST_LINES, Picture, lines_word, mean_of, not_drawn, runs_of, score_tip
+from lightft.reports.pictures.picture import (
+    MOST_LINES,
+    Picture,
+    is_drawable,
+    lines_word,
+    mean_of,
+    not_drawn,
+    runs_of,
+    score_tip,
+)
 from lightft.reports.pictures.style import chosen_methods, names_of, new_canvas, styles_of
 from lightft.reports.pictures.svg import drawn, tip
 from lightft.significance import Interval
 from lightft.wording import percent_words, score_words
 
-__all__ = ["draw_all_scores", "draw_method", "score_picture"]
+__all__ = ["draw_all_scores", "draw_method", "draw_method_at", "score_picture"]
 
 
 def score_picture(comparison: Comparison) -> Picture | None:
@@ -39,6 +48,18 @@ def _what_is_drawn(comparison: Comparison) -> str:
         return f"A dot is a run, the line its {single}."
     words = f"A dot is a run of one seed, the upright mark the mean of a method, the line its {several}"
     return f"{words}." if seeds == {True} else f"{words}; of a single run, its {single}."
+
+
+def draw_method_at(
+    axes: Axes, comparison: Comparison, method: Method, metric: MetricInfo, place: float, what: str
+) -> None:
+    """Draw a method's mean and interval above a place on the horizontal axis; ``what`` says that place in its tip."""
+    style = styles_of(comparison)[method.name]
+    words = f"{score_tip(method.name, method.mean, method.interval, metric)}, {what}"
+    if method.interval is not None and is_drawable(method.interval):
+        ends = [method.interval.low, method.interval.high]
+        axes.plot([place] * 2, ends, color=style.colour, linewidth=1.6, **tip(words))
+    axes.plot(place, method.mean, **style.marker, **tip(words))
 
 
 def draw_all_scores(comparison: Comparison) -> Figure:

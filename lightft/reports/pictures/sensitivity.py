@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from lightft.comparison import Comparison, Method, MetricInfo
 from lightft.comparison.rows import chosen_settings
 from lightft.reports.pictures.listing import NAME_WIDTH, Line, list_canvas, list_lines
-from lightft.reports.pictures.picture import MOST_LINES, Picture, is_drawable, lines_word, not_drawn, runs_of, score_tip
-from lightft.reports.pictures.scores import draw_method
+from lightft.reports.pictures.picture import MOST_LINES, Picture, lines_word, not_drawn, runs_of
+from lightft.reports.pictures.scores import draw_method, draw_method_at
 from lightft.reports.pictures.style import MUTED, name_methods, names_of, new_canvas, plain_axes, short, styles_of
-from lightft.reports.pictures.svg import drawn, tip
+from lightft.reports.pictures.svg import drawn
 from lightft.wording import percent_words, score_words
 
 __all__ = ["sensitivity_pictures"]
@@ -128,22 +128,13 @@ def _draw_numeric(comparison: Comparison, groups: Sequence[_Group], metric: Metr
             [one.value for one in group], [one.method.mean for one in group], color=MUTED, linewidth=1.2, zorder=1
         )
     for one in settings.values():
-        _draw_setting(axes, comparison, one, metric, name)
+        draw_method_at(axes, comparison, one.method, metric, float(one.value), f"{name} {one.value:g}")
     _set_numeric_axis(axes, sorted({float(one.value) for one in settings.values()}))
     axes.set_xlabel(name)
     axes.set_ylabel(metric.directed_name)
     plain_axes(axes, "both")
     name_methods(canvas, [styles[method.name] for method in comparison.ranked_methods() if method.name in settings])
     return canvas
-
-
-def _draw_setting(axes: Axes, comparison: Comparison, one: _Setting, metric: MetricInfo, name: str) -> None:
-    style, method = styles_of(comparison)[one.method.name], one.method
-    words = f"{score_tip(method.name, method.mean, method.interval, metric)}, {name} {one.value:g}"
-    if method.interval is not None and is_drawable(method.interval):
-        ends = [method.interval.low, method.interval.high]
-        axes.plot([one.value] * 2, ends, color=style.colour, linewidth=1.6, **tip(words))
-    axes.plot(one.value, method.mean, **style.marker, **tip(words))
 
 
 def _set_numeric_axis(axes: Axes, values: Sequence[float]) -> None:
