@@ -101,8 +101,6 @@ class Drafter:
         self._text = text
         self._grammar = grammar
         self._guesses = guesses
-        self._answer = ""
-        self._tokens: dict[int, int] = {}
 
     def draft(self, state: State, written: bytes, limit: int) -> list[int]:
         """Return up to ``limit`` tokens that will probably follow, at most to the next place where that is unsure.

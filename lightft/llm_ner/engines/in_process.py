@@ -69,6 +69,7 @@ class InProcess:
         self.rows = rows
         self.known = known
         self._head = predictor.head
+        self._decoders: dict[tuple[tuple[str, ...], str], ConstrainedDecoder] = {}
 
     @property
     def model_name(self) -> str:
@@ -109,15 +110,7 @@ class InProcess:
             )
 
     def _inline(self, questions: Iterable[Question], labels: Sequence[str], style: str) -> Iterator[Answer]:
-        decoder = ConstrainedDecoder(
-            self.predictor.model,
-            self._vocabulary,
-            labels,
-            style=style,
-            rows=self.rows,
-            max_length=self.predictor.max_length,
-            known=((one.text, one.target) for one in self.known if isinstance(one.target, tuple)),
-        )
+        decoder = self._decoder(tuple(labels), style)
         asked = ((self._prompt(question), question.text) for question in questions)
         for answer in decoder.answers(asked):
             yield Answer(answer.text, None if answer.error else answer.spans, error=answer.error)
@@ -148,6 +141,20 @@ class InProcess:
             for place, text in zip(places, written, strict=True):
                 answers[place] = Answer(text)
         return answers
+
+    def _decoder(self, labels: tuple[str, ...], style: str) -> ConstrainedDecoder:
+        """Return the decoder for these types, which goes on learning what to expect from one call to the next."""
+        if (labels, style) not in self._decoders:
+            self._decoders[labels, style] = ConstrainedDecoder(
+                self.predictor.model,
+                self._vocabulary,
+                labels,
+                style=style,
+                rows=self.rows,
+                max_length=self.predictor.max_length,
+                known=((one.text, one.target) for one in self.known if isinstance(one.target, tuple)),
+            )
+        return self._decoders[labels, style]
 
     @cached_property
     def _vocabulary(self) -> TokenBytes:
