@@ -19,7 +19,8 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from lightft import (
     TaskData,
     load_data,
 )
+from lightft.description import interval_scores
 from lightft.inference import Predictor
 from lightft.llm_ner import build_instruction_data
 from lightft.records import Run
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--train-seconds", type=float, default=5700.0, help="of optimiser steps on CoNLL-2003")
     parser.add_argument("--domain-epochs", type=int, default=5, help="of the language model on CrossNER politics")
     parser.add_argument("--free-rows", type=int, default=200, help="test sentences that are answered freely, too")
+    parser.add_argument("--base-rows", type=int, help="test sentences for the base model; by default all")
     parser.add_argument("--speed-rows", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -128,7 +131,8 @@ def _extractor_trainer(folder: Path, **settings: Any) -> QLoRATrainer:
 def _training_facts(adapter: Path) -> dict[str, Any]:
     run = Run.load(adapter.parent)
     return {
-        "train_steps": run.cost["optimizer_steps"] if "optimizer_steps" in run.cost else len(run.history),
+        "train_steps": run.training["steps"],
+        "train_epochs": max(row["epoch"] for row in run.history),
         "train_seconds": run.cost["train_seconds"],
         "adapter": str(ADAPTER),
         "learning_rate": LEARNING_RATE,
@@ -153,27 +157,28 @@ def _extractor(
 
 
 def _study(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    result: dict[str, Any] = {"test_sentences": len(data.test), "free_sentences": asked.free_rows}
-    sample = random.Random(0).sample(data.test, min(asked.free_rows, len(data.test)))
-    for model_name, folder in (("qlora", adapter), ("base", None)):
+    shuffled = random.Random(0).sample(data.test, len(data.test))
+    sample = shuffled[: asked.free_rows]
+    of_base = data.test if asked.base_rows is None else shuffled[: max(asked.base_rows, asked.free_rows)]
+    result: dict[str, Any] = {
+        "test_sentences": len(data.test),
+        "base_test_sentences": len(of_base),
+        "free_sentences": len(sample),
+    }
+    for model_name, folder, rows in (("qlora", adapter, data.test), ("base", None, of_base)):
         predictor = _opened(folder)
         for short, prompt in PROMPTS.items():
             name = f"{model_name}_{short}"
-            constrained = _extractor(predictor, prompt, data, LABELS)
-            run = _evaluated(constrained, data.test, asked.runs / _of(adapter, name))
+            place = asked.runs / f"{adapter.parent.name}-{name}-{len(rows)}"
+            run = _evaluated(_extractor(predictor, prompt, data, LABELS), rows, place)
             result |= _scores(run, f"f1_{name}")
+            ids = {example.id for example in sample}
+            part = replace(run, predictions=tuple(one for one in run.predictions if one.id in ids))
+            result |= _intervals(interval_scores(part), f"f1_{name}_on_free_sentences")
             free = _extractor(predictor, prompt, data, LABELS, decoding="free")
-            result |= _scores(
-                _evaluated(free, sample, asked.runs / _of(adapter, f"{name}_free")), f"f1_{name}_free_on_sample"
-            )
-            result |= _scores(
-                _evaluated(constrained, sample, asked.runs / _of(adapter, f"{name}_sample")), f"f1_{name}_on_sample"
-            )
+            run = _evaluated(free, sample, place.with_name(f"{place.name}-free-{len(sample)}"))
+            result |= _scores(run, f"f1_{name}_free")
     return result
-
-
-def _of(adapter: Path, name: str) -> str:
-    return f"{adapter.parent.name}-{name}"
 
 
 def _evaluated(extractor: LLMNERExtractor, examples: Sequence[Example], folder: Path) -> Run:
@@ -181,14 +186,17 @@ def _evaluated(extractor: LLMNERExtractor, examples: Sequence[Example], folder: 
 
 
 def _scores(run: Run, field: str) -> dict[str, Any]:
-    score = run.scores["span_f1"]
     return {
-        field: score["value"],
-        f"{field}_low": score["low"],
-        f"{field}_high": score["high"],
+        **_intervals(run.scores, field),
         f"{field}_outcomes": ", ".join(f"{name} {count}" for name, count in sorted(run.data["outcomes"].items())),
+        f"{field}_mentions_set_aside": run.data["ungrounded_mentions"],
         f"{field}_sentences_per_second": run.cost["predictions_per_second"],
     }
+
+
+def _intervals(scores: Mapping[str, Any], field: str) -> dict[str, Any]:
+    score = scores["span_f1"]
+    return {field: score["value"], f"{field}_low": score["low"], f"{field}_high": score["high"]}
 
 
 def _speed(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def llama(seed: int, scale: float = 0.1) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = llama_config(len(byte_tokenizer()))
     config.initializer_range = scale
+    config.max_position_embeddings = 1024
     return LlamaForCausalLM(config).double().eval()
 
 
@@ -158,7 +159,14 @@ def all_answers(text: str, labels: tuple[str, ...], style: str) -> dict[bytes, t
             and "\u0301" not in (text[start], text[end : end + 1])
             and not text.startswith(opening, start)
             and not text.startswith(closing, end)
+            and not parts_a_word(start)
+            and not parts_a_word(end)
         )
+
+    def parts_a_word(place: int) -> bool:
+        # Letters with their accents.
+        before = text[:place].rstrip("\u0301")[-1:] if text[place - 1 : place] == "\u0301" else text[place - 1 : place]
+        return 0 < place < len(text) and before.isalpha() and text[place].isalpha()
 
     def continued(done: int) -> Iterator[tuple[str, tuple[Span, ...]]]:
         yield text[done:], ()

@@ -234,10 +234,10 @@ def test_constrained_answers_can_be_read_whatever_the_model(format: str) -> None
 
 def test_a_text_that_cannot_be_written_fails_alone() -> None:
     predictor = Predictor(llama(3), byte_tokenizer(), CausalLM(), 512)
-    documents = list(LLMNERExtractor(predictor, ["PER"]).extract(["anna", "half \ud800", "bert", "word " * 150]))
+    documents = list(LLMNERExtractor(predictor, ["PER"]).extract(["anna", "half \ud800", "bert", "wordy " * 199]))
     assert [document.outcome for document in documents] == ["ok", "failed", "ok", "failed"]
     assert "\\ud800" in documents[1].error
-    assert "longer than the 512 tokens" in documents[3].error
+    assert "longer than the 1024 tokens" in documents[3].error
 
 
 def test_a_format_without_a_grammar_is_written_freely_or_not_at_all() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lightft.errors import DataError, InvalidSettingError, suggest
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
+from lightft.llm_ner.decoding.words import are_in_one_word
 from lightft.records import Span
 
 __all__ = ["CopyGrammar", "Guess", "State"]
@@ -54,9 +55,9 @@ class CopyGrammar:
     """All ways to write a text again with entities marked, as ``[Anna](PER)`` or ``<PER>Anna</PER>``.
 
     The grammar is an automaton on bytes, so that it does not matter where tokens begin and end. Entities are not empty,
-    not nested, begin and end with no white space, and no mark parts a letter from its combining marks. A mark is not
-    written where the text itself goes on with that very mark; therefore every answer has exactly one reading, whatever
-    the text holds, and from every state the end can be reached.
+    not nested, are whole words without white space at their ends, and no mark parts a letter from its combining marks. A
+    mark is not written where the text itself goes on with that very mark; therefore every answer has exactly one reading,
+    whatever the text holds, and from every state the end can be reached.
 
     Args:
         text: what is written again.
@@ -363,13 +364,20 @@ def _byte_offsets(text: str, prefix: int) -> Iterator[tuple[int, int]]:
     return ((position, offset) for offset, position in enumerate(accumulate(lengths, initial=prefix)))
 
 
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
 def _entity_bounds(text: str) -> tuple[bytearray, bytearray]:
     """Return for each position in bytes whether an entity may begin there, and whether one may end there."""
     size = len(text.encode())
     opens, closes = bytearray(size + 1), bytearray(size + 1)
+    letter = ""
     for position, offset in _byte_offsets(text, 0):
         before, after = text[offset - 1 : offset], text[offset : offset + 1]
-        parts_letter = bool(after) and unicodedata.category(after).startswith("M")
-        opens[position] = bool(after) and not after.isspace() and not parts_letter
-        closes[position] = offset > 0 and not before.isspace() and not parts_letter
+        # A letter and its combining marks count as the letter.
+        letter = letter if before and _is_mark(before) else before
+        inside = bool(after) and (_is_mark(after) or are_in_one_word(letter, after))
+        opens[position] = bool(after) and not after.isspace() and not inside
+        closes[position] = offset > 0 and not before.isspace() and not inside
     return opens, closes

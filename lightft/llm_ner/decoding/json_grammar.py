@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lightft.errors import InvalidSettingError
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
+from lightft.llm_ner.decoding.words import are_in_one_word
 
 __all__ = ["WRITERS", "Mentions", "Segment", "Writer", "check_labels"]
 
@@ -200,17 +201,13 @@ def _words(text: str) -> Iterator[str]:
     letter = ""
     for place, character in enumerate(text):
         is_mark = unicodedata.category(character).startswith("M")
-        if place > begin and not (not letter.isspace() if is_mark else _in_one_word(letter, character)):
+        if place > begin and not (not letter.isspace() if is_mark else are_in_one_word(letter, character)):
             yield text[begin:place]
             begin = place
         if not is_mark or place == begin:
             letter = character
     if text:
         yield text[begin:]
-
-
-def _in_one_word(before: str, after: str) -> bool:
-    return before.isalnum() and after.isalnum() and "Lo" not in (unicodedata.category(c) for c in (before, after))
 
 
 def _escaped(text: str) -> str:

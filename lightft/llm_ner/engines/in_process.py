@@ -18,6 +18,7 @@ from lightft.models import count_parameters
 from lightft.records import Example
 from lightft.tasks import CausalLM
 from lightft.tasks.conversations import prompt_tokens
+from lightft.tasks.head import max_input_length
 
 __all__ = ["DECODINGS", "InProcess"]
 
@@ -151,7 +152,8 @@ class InProcess:
                 labels,
                 style=style,
                 rows=self.rows,
-                max_length=self.predictor.max_length,
+                # What the model can read, however short the rows it was trained on.
+                max_length=max_input_length(self.predictor.model, self.predictor.tokenizer),
                 known=((one.text, one.target) for one in self.known if isinstance(one.target, tuple)),
             )
         return self._decoders[labels, style]
