@@ -298,13 +298,13 @@ def fuzz(name: str, rounds: int, seed: int) -> set[str]:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_twenty_thousand_damaged_answers_are_read(name: str) -> None:
-    assert fuzz(name, 20_000, seed=0) == set(OUTCOMES)
+    assert fuzz(name, 20_000, seed=0) == set(OUTCOMES) - {"failed"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_million_damaged_answers_are_read(name: str) -> None:
-    assert fuzz(name, 250_000, seed=1) == set(OUTCOMES)
+    assert fuzz(name, 250_000, seed=1) == set(OUTCOMES) - {"failed"}
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -410,7 +410,7 @@ def test_a_budget_of_seconds_ends_at_the_first_step_after_it(
 ) -> None:
     clock = iter(range(10**6))
     # Every look at the clock finds it a second later, so that a step takes one.
-    monkeypatch.setattr("lightft.training.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr("lightft.pace.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     result = sweep(loader, ["lora"], DATA, seeds=1, budget=Budget(seconds=4.5), output_dir=tmp_path, **without_epochs())
     assert not result.failed
     (run,) = result.runs
