@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help="an adapter this script trained before; by default it trains one")
     parser.add_argument("--train-seconds", type=float, default=5700.0, help="of optimiser steps on CoNLL-2003")
     parser.add_argument("--domain-epochs", type=int, default=5, help="of the language model on CrossNER politics")
-    parser.add_argument("--free-rows", type=int, default=200, help="test sentences that are answered freely, too")
+    parser.add_argument("--free-rows", type=int, default=200, help="test sentences that are also answered freely")
     parser.add_argument("--base-rows", type=int, help="test sentences for the base model; by default all")
     parser.add_argument("--speed-rows", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
@@ -163,7 +163,7 @@ def _study(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
     result: dict[str, Any] = {
         "test_sentences": len(data.test),
         "base_test_sentences": len(of_base),
-        "free_sentences": len(sample),
+        **({"free_sentences": len(sample)} if sample else {}),
     }
     for model_name, folder, rows in (("qlora", adapter, data.test), ("base", None, of_base)):
         predictor = _opened(folder)
@@ -172,6 +172,8 @@ def _study(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
             place = asked.runs / f"{adapter.parent.name}-{name}-{len(rows)}"
             run = _evaluated(_extractor(predictor, prompt, data, LABELS), rows, place)
             result |= _scores(run, f"f1_{name}")
+            if not sample:
+                continue
             ids = {example.id for example in sample}
             part = replace(run, predictions=tuple(one for one in run.predictions if one.id in ids))
             result |= _intervals(interval_scores(part), f"f1_{name}_on_free_sentences")
