@@ -1,11 +1,14 @@
-"""Tiny models in folders of their own, made once per session; nothing is read from the Hub or kept after the tests."""
+"""Tiny models in folders of their own, made once per session, and a browser; nothing is read from the Hub."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import HOW_TO_INSTALL, Browser, find_chromium
 
 # Tokenizers warn when a process that used their threads is forked.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -55,3 +58,13 @@ def plain_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import save_llama
 
     return save_llama(tmp_path_factory.mktemp("models") / "plain-llama", chat=False)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; tests are skipped where there is none."""
+    binary = find_chromium()
+    if binary is None:
+        pytest.skip(HOW_TO_INSTALL)
+    with Browser(binary, tmp_path_factory.mktemp("chromium")) as started:
+        yield started

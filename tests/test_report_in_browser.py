@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from lightft.comparison import Comparison
 from lightft.reports import REPORTS
-from tests.browser import HOW_TO_INSTALL, Browser, find_chromium
+from tests.browser import Browser
 from tests.hostile import HOSTILE, SLOTS, filled, shape
 from tests.made_up_examples import made_up_methods
 
@@ -23,15 +22,6 @@ def html_of(kind: str) -> str:
     written = REPORTS["html"](made_up_methods(kind, examples=80, resamples=50))
     assert isinstance(written, str)
     return written
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip(HOW_TO_INSTALL)
-    with Browser(binary, tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightft.adapters import AdapterSpec
-from lightft.errors import InvalidSettingError, MissingExtraError, TrainingError, suggest
+from lightft.errors import InvalidSettingError, TrainingError, suggest
+from lightft.extras import package_of_extra
 from lightft.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -100,11 +101,7 @@ def optuna_or_error() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import optuna
-    except ImportError as cause:
-        raise MissingExtraError("A search needs Optuna. Install it with: pip install 'lightft[sweep]'") from cause
-    return optuna
+    return package_of_extra("optuna", "sweep", "A search needs Optuna")
 
 
 def search_settings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from lightft.llm_ner.documents import Document
 from lightft.llm_ner.files.page import write_page
 from lightft.records import Span
 from lightft.wording import printable_letters
-from tests.browser import HOW_TO_INSTALL, Browser, find_chromium
+from tests.browser import Browser
 from tests.hostile import HOSTILE
 
 TEXT = "Antonio Kandir visited the Bank of Minas Gerais."
@@ -167,15 +166,6 @@ def test_memory_does_not_grow_with_the_number_of_documents(tmp_path: Path) -> No
     peak(10)
     # Both fill the buffers; 1,100 documents more have 330 kB of text.
     assert peak(1500) < peak(400) + 100_000
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip(HOW_TO_INSTALL)
-    with Browser(binary, tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 def many_documents() -> list[Document]:

@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
-from lightft.errors import EngineError, InvalidSettingError, MissingExtraError, suggest
+from lightft.errors import EngineError, InvalidSettingError, suggest
+from lightft.extras import package_of_extra
 from lightft.llm_ner.decoding.json_grammar import WRITERS, Mentions, Writer, check_labels
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 
@@ -216,14 +217,9 @@ class _Engine:
     """llguidance over a model's vocabulary; only tokens that write text are in it, so no control token can be written."""
 
     def __init__(self, vocabulary: TokenBytes) -> None:
-        try:
-            import llguidance
-        except ImportError as cause:
-            raise MissingExtraError(
-                "Answers guided by a grammar need llguidance. Install it with: pip install 'lightft[llm]'"
-            ) from cause
+        llguidance = package_of_extra("llguidance", "llm", "Answers guided by a grammar need llguidance")
         self.vocabulary = vocabulary
-        self._llguidance: Any = llguidance
+        self._llguidance = llguidance
         self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_TokenTable(vocabulary)), slices=[])
 
     def matcher(self, grammar: str) -> Any:

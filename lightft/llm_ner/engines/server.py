@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightft.errors import EngineError, InvalidSettingError, MissingExtraError
+from lightft.errors import EngineError, InvalidSettingError
+from lightft.extras import package_of_extra
 from lightft.llm_ner.engines.chat_response import error_message, read_answer, writable
 from lightft.llm_ner.engines.engine import Answer, Question
 from lightft.llm_ner.engines.event_loop import EventLoopThread
@@ -264,11 +265,7 @@ def openai_or_error() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import openai
-    except ImportError as cause:
-        raise MissingExtraError("Asking a server needs openai. Install it with: pip install 'lightft[llm]'") from cause
-    return openai
+    return package_of_extra("openai", "llm", "Asking a server needs openai")
 
 
 def _http() -> Any:
