@@ -62,6 +62,9 @@ def windows_of(text: str, words: int, overlap: int) -> list[tuple[int, int]]:
     start = 0
     while len(found := [match.span() for match in islice(_WORD.finditer(text, start), words + 1)]) > words:
         end = _best_cut(text, found[fewest - 1][1], found[words][0], found[words - 1][1])
+        if end == len(text):
+            # The word beyond was nothing but marks of the character before it.
+            break
         bounds.append((start, end))
         inside = [first for first, _ in found if first < end]
         earliest, latest = inside[-most_overlap:], inside[-overlap:]

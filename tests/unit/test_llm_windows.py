@@ -65,6 +65,7 @@ def test_sizes_that_cannot_be_are_refused(words: int, overlap: int) -> None:
 
 
 @given(PROSE | WORDS.map(" ".join), SIZES)
+@example("1 🏽", (1, 0))
 def test_windows_cover_the_text_move_on_and_are_small(text: str, sizes: tuple[int, int]) -> None:
     words, overlap = sizes
     bounds = windows_of(text, words, overlap)
