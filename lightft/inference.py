@@ -19,12 +19,12 @@ from lightft.checkpoint import MANIFEST_NAME, Manifest, load_adapter, tokenizer_
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader, provenance_of
 from lightft.models.quantization import dequantized, guard_cpu_kernels
-from lightft.records import Example, Message, Prediction, Span
+from lightft.records import Answer, Example, Message, Prediction
 from lightft.spans import bio_labels, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
 from lightft.tasks.head import max_input_length
 
-__all__ = ["Classified", "Predictor", "load", "load_base"]
+__all__ = ["Predictor", "load", "load_base"]
 
 _TEXTS_PER_CHUNK = 512
 _TASK_OF_TYPE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification", "CAUSAL_LM": "causal-lm"}
@@ -34,18 +34,6 @@ _TASK_OF_ARCHITECTURE = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
 }
-
-
-@dataclass(frozen=True)
-class Classified:
-    """The class of a text: ``label``, its probability ``score``, and the ``probabilities`` of all classes."""
-
-    label: str
-    score: float
-    probabilities: dict[str, float]
-
-
-Answer = Classified | list[Span] | str
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ class Predictor:
             prompts = [[Message("user", text)] for text in texts]
             return list(self.head.generate(self.model, self.tokenizer, prompts, max_new_tokens=200))
         predictions = self.predict([Example(str(number), text) for number, text in enumerate(texts)])
-        return [_answer_of(prediction) for prediction in predictions]
+        return [prediction.answer for prediction in predictions]
 
 
 def load(
@@ -311,13 +299,6 @@ def _refuse_other_tokenizer(tokenizer: PreTrainedTokenizerBase, manifest: Manife
 
 def _predictor(model: Any, tokenizer: PreTrainedTokenizerBase, head: TaskHead) -> Predictor:
     return Predictor(model.eval(), tokenizer, head, max_input_length(model, tokenizer))
-
-
-def _answer_of(prediction: Prediction) -> Answer:
-    if not isinstance(prediction.predicted, str):
-        return list(prediction.predicted)
-    probabilities = dict(prediction.probabilities or {})
-    return Classified(prediction.predicted, probabilities.get(prediction.predicted, float("nan")), probabilities)
 
 
 def _tuples(settings: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from lightft.errors import DataError
 from lightft.wording import count_words, duration_words, score_words
 
-__all__ = ["Example", "Message", "Prediction", "Run", "Span", "Target"]
+__all__ = ["Answer", "Classified", "Example", "Message", "Prediction", "Run", "Span", "Target"]
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +32,19 @@ class Span:
 
 Target = str | tuple[Span, ...]
 """A gold or predicted answer: a class or text (``str``), or the spans of a text in order."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The class of a text: ``label``, its probability ``score``, and the ``probabilities`` of all classes."""
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+
+Answer = Classified | list[Span] | str
+"""What a model that is used answers to a text: its class, its spans, or what it writes."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,14 @@ class Prediction:
     target_tokens: int | None = None
     pieces: tuple[int, ...] | None = None
     text: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def answer(self) -> Answer:
+        """The spans of a text, or its class with the probabilities of all."""
+        if not isinstance(self.predicted, str):
+            return list(self.predicted)
+        probabilities = dict(self.probabilities or {})
+        return Classified(self.predicted, probabilities.get(self.predicted, float("nan")), probabilities)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data without the fields that are None and without any text that was read."""

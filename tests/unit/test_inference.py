@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 import lightft
 from lightft import AdapterSpec, Example, LoRATrainer, Message, ModelLoader, QLoRATrainer, Span
 from lightft.errors import AdapterError, InvalidSettingError, ModelLoadError
-from lightft.inference import Classified
+from lightft.records import Classified
 from tests.hub_double import serve_hub
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged, tagged_texts, wordpiece_tokenizer
 
