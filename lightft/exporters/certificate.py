@@ -21,7 +21,7 @@ from lightft.models.quiet import quiet_transformers
 from lightft.records import Example
 from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_tokens_around
 
-__all__ = ["CERTIFICATE_NAME", "Agreement", "Held", "MergeCertificate", "certify", "compare_answers"]
+__all__ = ["CERTIFICATE_NAME", "Agreement", "Held", "MergeCertificate", "certify", "compare_answers", "probe_rows"]
 
 CERTIFICATE_NAME = "merge_certificate.json"
 _FORMAT = 1
@@ -123,7 +123,7 @@ def certify(
     rounded = manifest is not None and manifest.base["dtype"] != "float32"
     predictor = _load_quietly(adapter, dequantize=rounded)
     base = manifest.base if manifest is not None else _described_base(predictor)
-    rows, probe = _probe_rows(predictor, texts)
+    rows, probe = probe_rows(predictor, texts)
     reference: Any = predictor.model.float() if rounded else predictor.model
     agreement = compare_answers(reference, written, predictor.tokenizer, rows)
     _refuse_difference(agreement, held, adapter, random_rows=probe["random_rows"])
@@ -180,7 +180,7 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     ]
 
 
-def _probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encoding], dict[str, Any]]:
+def probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encoding], dict[str, Any]]:
     """Return the rows to compare on, texts first, and what they are."""
     examples = [Example(str(number), text) for number, text in enumerate(texts)]
     rows, counts = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
