@@ -32,7 +32,7 @@ _FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
     "--font-render-hinting=none",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 
@@ -87,14 +87,19 @@ class Browser:
             os.close(self._send_to)
             os.close(self._receive_from)
 
-    def open(self, file: Path, *, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1) -> Page:
-        """Open a file from disk in a new tab, without network; a phone is a width below 600."""
+    def open(
+        self, address: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1
+    ) -> Page:
+        """Open a file from disk, without network, or a page of this machine, in a new tab; a phone is below 600 wide."""
+        is_file = isinstance(address, Path)
+        url = address.resolve().as_uri() if isinstance(address, Path) else address
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session, target)
+        page = Page(self, session, target, "file:" if is_file else url.rpartition("/")[0] + "/")
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
             page.call(f"{domain}.enable")
-        page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        speed = {"latency": 0, "downloadThroughput": 0 if is_file else -1, "uploadThroughput": 0 if is_file else -1}
+        page.call("Network.emulateNetworkConditions", offline=is_file, **speed)
         page.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -104,7 +109,7 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.call("Emulation.setEmulatedMedia", features=[scheme])
-        page.call("Page.navigate", url=file.resolve().as_uri())
+        page.call("Page.navigate", url=url)
         page.wait_for("Page.loadEventFired")
         return page
 
@@ -148,12 +153,13 @@ class Browser:
 
 
 class Page:
-    """A tab with a page in it."""
+    """A tab with a page in it, which may ask for nothing that does not begin with ``home``."""
 
-    def __init__(self, browser: Browser, session: str, target: str) -> None:
+    def __init__(self, browser: Browser, session: str, target: str, home: str) -> None:
         self._browser = browser
         self._session = session
         self._target = target
+        self._home = home
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command of the DevTools protocol to this tab."""
@@ -171,16 +177,49 @@ class Page:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description"))
         return answer["result"].get("value")
 
-    def press(self, key: str) -> None:
+    def until(self, condition: str, seconds: float = 20) -> None:
+        """Wait until a JavaScript expression is true; raise TimeoutError where it does not become so."""
+        held = self.run(
+            f"""new Promise((resolve) => {{
+              const end = performance.now() + {1000 * seconds};
+              const look = () => {{
+                if ({condition}) resolve(true);
+                else if (performance.now() > end) resolve(false);
+                else setTimeout(look, 10);
+              }};
+              look();
+            }})"""
+        )
+        if not held:
+            raise TimeoutError(f"within {seconds:g} s this did not become true: {condition}")
+
+    def click(self, selector: str) -> None:
+        """Click with the mouse on the middle of an element, scrolled into view."""
+        place = self.run(
+            f"""(() => {{
+              const element = document.querySelector({json.dumps(selector)});
+              element.scrollIntoView({{ block: "center", behavior: "instant" }});
+              const box = element.getBoundingClientRect();
+              return {{ x: box.x + box.width / 2, y: box.y + box.height / 2 }};
+            }})()"""
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+    def type(self, text: str) -> None:
+        """Write a text where the focus is, as a keyboard or a paste would."""
+        self.call("Input.insertText", text=text)
+
+    def press(self, key: str, *, ctrl: bool = False) -> None:
         """Press and release a key, such as ``"Enter"`` or ``"Tab"``."""
-        code = {"Enter": 13, "Tab": 9, " ": 32}[key]
+        code = {"Enter": 13, "Tab": 9, " ": 32, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40}[key]
         text = {"Enter": "\r", " ": " "}.get(key, "")
-        described = {"key": key, "windowsVirtualKeyCode": code}
+        described = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 2 if ctrl else 0}
         self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **described)
         self.call("Input.dispatchKeyEvent", type="keyUp", **described)
 
     def complaints(self) -> list[str]:
-        """Return errors and warnings of the console, violations of the policy, and requests of anything but files."""
+        """Return errors and warnings of the console, violations of the policy, and requests of what is not the page's."""
         found = []
         for event in self._browser.events(self._session):
             params = event.get("params", {})
@@ -193,7 +232,7 @@ class Page:
                     found.append(f"{params['entry']['source']}: {params['entry']['text']}")
                 case "Audits.issueAdded":
                     found.append(f"issue: {json.dumps(params['issue'])}")
-                case "Network.requestWillBeSent" if not params["request"]["url"].startswith("file:"):
+                case "Network.requestWillBeSent" if not params["request"]["url"].startswith(self._home):
                     found.append(f"request: {params['request']['url']}")
                 case "Page.javascriptDialogOpening":
                     found.append(f"dialog: {params['message']}")
