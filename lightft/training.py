@@ -26,7 +26,7 @@ from lightft.adapters import AdapterHooks, TrainingPlan
 from lightft.batching import training_steps
 from lightft.best_epoch import BestEpoch, Validation
 from lightft.cost import TrainingMemory
-from lightft.dropout import use_fast_dropout
+from lightft.cpu_training import sped_up_on_cpu
 from lightft.errors import InvalidSettingError, TrainingError
 from lightft.models.computation import checkpointed, mixed_precision
 from lightft.pace import TimeLeft, learning_rate_factor
@@ -134,6 +134,7 @@ def train_together(
     try:
         with ExitStack() as stack:
             for course in courses:
+                stack.enter_context(sped_up_on_cpu(course.model))
                 stack.enter_context(checkpointed(course.model, config.gradient_checkpointing))
             bar = stack.enter_context(_progress_bar(config, rows_in_all))
             for epoch in range(config.epochs):
@@ -230,8 +231,6 @@ class _Prepared:
             # What peft makes anew has the base's precision, in which small steps are lost.
             if parameter.requires_grad and parameter.dtype != torch.float32:
                 parameter.data = parameter.data.float()
-        if next(model.parameters()).device.type == "cpu":
-            use_fast_dropout(model)
 
     def wrap(self, accelerator: Accelerator) -> None:
         """Make the model ready for several processes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftModel
@@ -19,11 +20,11 @@ __all__ = ["answer_scores"]
 
 
 def answer_scores(model: Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return logits at the positions before those with labels in any row, and the labels they are to foretell.
+    """Return the logits before every label, and the labels they are to foretell.
 
     The same numbers as those of one plain forward pass, up to the order of summation, and the same gradients, but:
 
-    - The vocabulary is scored only where some row has a label. With instruction data most positions are the question's.
+    - The vocabulary is scored only where a row has a label. With instruction data most positions are the question's.
     - What all rows begin with (a system message, an instruction, worked examples) goes through the model once; each row
       attends to its keys and values, and their gradients add up there.
 
@@ -35,19 +36,33 @@ def answer_scores(model: Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, T
         batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, tokens), padded on the right.
 
     Returns:
-        Logits (rows, positions, vocabulary) and labels (rows, positions), IGNORED where a row has none.
+        Logits (labels, vocabulary) and labels (labels,), row by row.
     """
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     positions = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(-1)
     targets = labels[:, positions + 1]
+    is_label = targets != IGNORED
     shared = _shared_length(model, ids, mask, int(positions[0]))
     inputs: dict[str, Any] = {"input_ids": ids[:, shared:], "attention_mask": mask}
     if shared:
         inputs["past_key_values"] = _cache_of(model, ids[:1, :shared], rows=len(ids))
         inputs["use_cache"] = True
-    if _scores_chosen_positions(model):
-        return model(**inputs, logits_to_keep=positions - shared).logits, targets
-    return model(**inputs).logits[:, positions - shared], targets
+    if not _scores_chosen_positions(model):
+        return model(**inputs).logits[:, positions - shared][is_label], targets[is_label]
+    with _scored_only_where(is_label, model):
+        logits = model(**inputs, logits_to_keep=positions - shared).logits
+    return logits.squeeze(0), targets[is_label]
+
+
+@contextmanager
+def _scored_only_where(is_label: Tensor, model: Module) -> Iterator[None]:
+    """Give the output layer of ``model`` only the positions (rows, positions) that are labels, as those of one row."""
+    output = _base(model).get_output_embeddings()
+    hook = output.register_forward_pre_hook(lambda _, inputs: (inputs[0][is_label].unsqueeze(0), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _shared_length(model: Module, ids: Tensor, mask: Tensor, longest: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightft.dropout import FastDropout, use_fast_dropout
+from lightft.cpu_training.dropout import FastDropout, use_fast_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])

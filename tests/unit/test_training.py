@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, Prediction
 from lightft.adapters.attach import attach_adapter
-from lightft.dropout import FastDropout
+from lightft.cpu_training.dropout import FastDropout
 from lightft.errors import InvalidSettingError, TrainingError, UnknownNameError
 from lightft.tasks import TASKS, CausalLM, TaskHead, TextClassification
 from lightft.train_config import TrainConfig, TrainingResult
