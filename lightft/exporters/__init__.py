@@ -3,8 +3,23 @@
 import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
 
 # isort: split
-from lightft.exporters import merged
+from lightft.exporters import adapter, gguf, merged
 from lightft.exporters.certificate import MergeCertificate
 from lightft.exporters.exporter import EXPORTERS, Exporter, export, register
+from lightft.exporters.gguf_certificate import GgufCertificate
+from lightft.exporters.hub import push_to_hub
+from lightft.exporters.model_card import model_card
 
-__all__ = ["EXPORTERS", "Exporter", "MergeCertificate", "export", "merged", "register"]
+__all__ = [
+    "EXPORTERS",
+    "Exporter",
+    "GgufCertificate",
+    "MergeCertificate",
+    "adapter",
+    "export",
+    "gguf",
+    "merged",
+    "model_card",
+    "push_to_hub",
+    "register",
+]

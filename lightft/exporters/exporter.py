@@ -9,6 +9,7 @@ from typing import Any
 
 from lightft.adapters.schema import check_value, schema_of
 from lightft.errors import InvalidPluginError, InvalidSettingError, suggest
+from lightft.exporters.damage import refuse_damaged
 from lightft.registry import Registry
 
 __all__ = ["EXPORTERS", "Exporter", "export", "register"]
@@ -60,6 +61,7 @@ def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> 
     Raises:
         UnknownNameError: there is no such exporter.
         InvalidSettingError: ``out`` exists, or the exporter has no such option, or not with that value.
+        AdapterError: the folder holds no adapter or a damaged one, or the exporter refuses it. Nothing is written then.
     """
     exporter, out = EXPORTERS[to], Path(out)
     known = _options(inspect.signature(exporter))
@@ -71,4 +73,5 @@ def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> 
             check_value(to, name, value, annotation)
     if out.exists():
         raise InvalidSettingError(f"{out} exists already. Choose another folder, or delete it.")
+    refuse_damaged(Path(adapter))
     return exporter(Path(adapter), out, **options)

@@ -20,6 +20,7 @@ from lightft.checkpoint import MANIFEST_NAME, Manifest, whole_or_nothing
 from lightft.errors import AdapterError
 from lightft.exporters.certificate import Held, certify
 from lightft.exporters.exporter import register
+from lightft.exporters.model_card import write_model_card
 from lightft.inference import load
 from lightft.models import head_modules, provenance_of
 from lightft.models.precision import compute_dtype
@@ -64,6 +65,8 @@ def merged(
     _refuse_unmergeable(adapter)
     held = Held(dtype, quantization)
     with whole_or_nothing(out) as unfinished:
+        # The card comes first, so that a run that cannot be read is refused before anything is loaded.
+        write_model_card(adapter, unfinished, "checkpoint")
         model_class = _write(adapter, unfinished, held)
         certificate = certify(adapter, unfinished, _open(model_class, unfinished), held, texts=probe or ())
         certificate.write(unfinished)

@@ -26,7 +26,7 @@ from lightft.wording import printable
 @REPORTS.register("md")
 def markdown(comparison: Comparison) -> str:
     """Return the finding, tables of methods, differences, runs and cost, warnings, notes, and how it was measured."""
-    blocks = [f"# {_escaped(comparison.task)}: {len(comparison.rows)} runs compared", _line(comparison.finding)]
+    blocks = [f"# {escaped(comparison.task)}: {len(comparison.rows)} runs compared", _line(comparison.finding)]
     blocks += [f"> **Warning:** {_line(warning)}" for warning in comparison.warnings]
     blocks += _section("Methods", method_table(comparison))
     blocks += _section(f"Differences in {comparison.headline}", difference_table(comparison))
@@ -50,18 +50,18 @@ def _section(title: str, table: Table | None) -> list[str]:
     alignment = ["---:" if heading.numeric else "---" for heading in table.headings]
     lines = [[_cell(cell) for cell in cells] for cells in table.lines]
     drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], alignment, *lines[1:]))
-    return [f"## {_escaped(title)}", drawn, *([_line(table.caption)] if table.caption else [])]
+    return [f"## {escaped(title)}", drawn, *([_line(table.caption)] if table.caption else [])]
 
 
 def _cell(cell: Cell | Heading) -> str:
-    text = _escaped(cell.on_one_line)
+    text = escaped(cell.on_one_line)
     return f"**{text}**" if isinstance(cell, Cell) and cell.strong else text
 
 
 def _example(example: ComparedExample) -> str:
     lines = [("text", example.text), ("gold", _answer(example.text, example.gold))]
     lines += [(name, _answer(example.text, answer)) for name, answer in example.predicted.items()]
-    return f"### {_escaped(example.id)}\n\n{_bullets(f'{who}: {words}' for who, words in lines)}"
+    return f"### {escaped(example.id)}\n\n{_bullets(f'{who}: {words}' for who, words in lines)}"
 
 
 def _answer(text: str, answer: Target) -> str:
@@ -76,7 +76,7 @@ def _bullets(sentences: Iterable[str]) -> str:
 
 def _line(text: str) -> str:
     """Return text that begins a line: no list, heading or rule begins with it either."""
-    return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[-+=])", r"\1\\", _escaped(text))
+    return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[-+=])", r"\1\\", escaped(text))
 
 
 # Underscores between letters or digits mean nothing in Markdown, and metric names read better without backslashes.
@@ -85,6 +85,6 @@ _SPECIAL = re.compile(r"[\\`*|<>\[\]#~&!$]|(?<![^\W_])_|_(?![^\W_])")
 _LINKED = re.compile(r"(?i)(?<=https)(?=:)|(?<=http)(?=:)|(?<=ftp)(?=:)|(?<=www)(?=\.)|(?<=@)(?=\w)")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, on one line; links and addresses stay dead."""
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", _LINKED.sub("\u200b", printable(text)))
