@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lightft import __version__
-from lightft.cli import extract
+from lightft.cli import export, extract
 from lightft.errors import LightFTError
 from lightft.records import Run
 
@@ -18,13 +18,17 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 done, 1 refused with a message."""
+    """Run one verb and return the exit status: 0 done, 2 refused with a message, as argparse refuses what it cannot read.
+
+    1 is what Python returns for an exception that nobody foresaw.
+    """
     parser = argparse.ArgumentParser(prog="lightft", description="Fine-tune, compare and use language models.")
     parser.add_argument("--version", action="version", version=f"lightft {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_compare(verbs.add_parser("compare", help="compare saved runs"))
     _add_run(verbs.add_parser("run", help="train, compare and report what a recipe says"))
     _add_predict(verbs.add_parser("predict", help="answer texts with an adapter or a checkpoint"))
+    export.add_arguments(verbs.add_parser("export", help="turn an adapter into what works without lightft"))
     extract.add_arguments(
         verbs.add_parser("extract", help="find the entities of a file of texts with a language model")
     )
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(asked.run(asked))
     except LightFTError as error:
         print(f"lightft: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
