@@ -3,7 +3,7 @@
 import lightft.stack  # noqa: F401  (first, so that it speaks before the packages it checks)
 
 # isort: split
-from lightft.exporters import adapter, gguf, merged
+from lightft.exporters import adapter, bundle, gguf, merged
 from lightft.exporters.certificate import MergeCertificate
 from lightft.exporters.exporter import EXPORTERS, Exporter, export, register
 from lightft.exporters.gguf_certificate import GgufCertificate
@@ -16,6 +16,7 @@ __all__ = [
     "GgufCertificate",
     "MergeCertificate",
     "adapter",
+    "bundle",
     "export",
     "gguf",
     "merged",
