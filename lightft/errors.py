@@ -10,6 +10,7 @@
     ├── ModelLoadError          a base model that cannot be found or opened (also an OSError)
     ├── AdapterError            an adapter that does not fit its base model (also a ValueError)
     ├── TrainingError           training that cannot go on, e.g. a loss that is not finite (also a RuntimeError)
+    ├── TrackingError           a tracker that did not take all of a run (also a RuntimeError)
     ├── EngineError             a language model that cannot be asked any further (also a RuntimeError)
     ├── IncomparableRunsError   runs that were scored on different examples (also a ValueError)
     └── MissingExtraError       an optional dependency that is not installed (also an ImportError)
@@ -30,6 +31,7 @@ __all__ = [
     "LightFTError",
     "MissingExtraError",
     "ModelLoadError",
+    "TrackingError",
     "TrainingError",
     "UnknownNameError",
     "suggest",
@@ -70,6 +72,10 @@ class AdapterError(LightFTError, ValueError):
 
 class TrainingError(LightFTError, RuntimeError):
     """Training that cannot go on."""
+
+
+class TrackingError(LightFTError, RuntimeError):
+    """A tracker, such as an MLflow server, that did not take all of a run; the run itself is on disk."""
 
 
 class EngineError(LightFTError, RuntimeError):

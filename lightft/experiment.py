@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from torch import nn
@@ -40,6 +41,7 @@ from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
 from lightft.tasks.head import LearnsFromTraining, max_input_length
 from lightft.tasks.of_model import head_of_model, labels_of
+from lightft.tracking import LiveTracking, Tracking, catch_up
 from lightft.train_config import TrainConfig, TrainingResult
 from lightft.training import Callback, Course, train_together
 
@@ -76,10 +78,13 @@ class LoRATrainer:
         output_dir: where ``fit`` writes the run.
         name: the run's name in reports; by default the last part of ``output_dir``.
         callbacks: called with each row of the training history.
+        track: where ``fit`` also sends the run: ``"mlflow"``, ``"tensorboard"``, ``"trackio"``, ``"wandb"``, several of
+            them, or a Tracking. What goes wrong there costs no run: it is warned of when the run is on disk.
         settings: fields of TrainConfig, such as ``epochs=5`` or ``learning_rate=1e-3``.
 
     Raises:
         InvalidSettingError: a setting that does not exist or is out of range.
+        MissingExtraError: the package of a tracker is not installed.
     """
 
     default_quantization: str | None = None
@@ -94,6 +99,7 @@ class LoRATrainer:
         output_dir: str | Path | None = None,
         name: str | None = None,
         callbacks: Sequence[Callback] = (),
+        track: str | Sequence[str] | Tracking | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(base, PreTrainedModel) and tokenizer is None:
@@ -105,6 +111,7 @@ class LoRATrainer:
         self.output_dir = Path(output_dir) if output_dir is not None else None
         self.name = name
         self.callbacks = tuple(callbacks)
+        self.track = Tracking.of(track) if track is not None else None
         self.config = TrainConfig.from_settings(settings)
         self.result: TrainingResult | None = None
         """What happened in the last training."""
@@ -186,6 +193,8 @@ class LoRATrainer:
         described = {**describe_model(base, head, self.adapter, config), "data": describe_data(data)}
         if finished is not None:
             if resume and is_same_run(finished, described):
+                if self.track is not None:
+                    catch_up(finished, self.track)
                 return finished
             raise InvalidSettingError(
                 f"{self.output_dir} already holds the run {finished.name!r}"
@@ -194,17 +203,20 @@ class LoRATrainer:
         load_seconds = time.perf_counter() - started
 
         device = next(base.parameters()).device
-        with Stopwatch(device) as training:
-            model, result, max_length = _train(
-                base, tokenizer, head, self.adapter, config, data.train, data.validation, self.callbacks
-            )
-        self.result, self.tokenizer, self.head = result, tokenizer, head
-        processes = PartialState()
+        processes = PartialState(cpu=device.type == "cpu")
         run = None
-        if processes.is_main_process:
-            predictor = Predictor(model, tokenizer, head, max_length)
-            cost = {"load_seconds": load_seconds, **training_cost(result, training)}
-            run = write_run(predictor, data, described, result, cost, self.output_dir, self.name)
+        with self._live_tracking(described, head, device) as live:
+            callbacks = (*self.callbacks, live.row)
+            with Stopwatch(device) as training:
+                model, result, max_length = _train(
+                    base, tokenizer, head, self.adapter, config, data.train, data.validation, callbacks
+                )
+            self.result, self.tokenizer, self.head = result, tokenizer, head
+            if processes.is_main_process:
+                predictor = Predictor(model, tokenizer, head, max_length)
+                cost = {"load_seconds": load_seconds, **training_cost(result, training)}
+                run = write_run(predictor, data, described, result, cost, self.output_dir, self.name)
+                live.finish(run)
         processes.wait_for_everyone()
         return run or Run.load(self.output_dir)
 
@@ -223,6 +235,14 @@ class LoRATrainer:
         if self.tokenizer is None or self.head is None:
             raise InvalidSettingError("Train first: the trainer does not know its tokenizer and head yet.")
         return Predictor(model, self.tokenizer, self.head, self._max_length(model, self.tokenizer))
+
+    def _live_tracking(self, described: dict[str, Any], head: TaskHead, device: torch.device) -> LiveTracking:
+        """Return what sends the run that is about to be trained to its trackers, from the main process alone."""
+        folder = Path(self.output_dir or "")
+        planned = Run(
+            name=self.name or folder.name, metrics=head.metrics, environment=environment_of(device), **described
+        )
+        return LiveTracking(self.track if PartialState().is_main_process else None, planned, folder)
 
     def _max_length(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
         """Return how many tokens ``model`` reads at once: as in its training, where it was trained."""
