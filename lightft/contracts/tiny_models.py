@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from lightft import Example, Span
@@ -50,6 +50,7 @@ WORDS = (
     "saw",
     "paris",
 )
+_SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 LABELS: Mapping[str, tuple[str, ...]] = {"text-classification": ("bad", "good"), "token-classification": ("LOC", "PER")}
 """The classes and the entity types of the examples; a language model has none."""
 
@@ -188,11 +189,11 @@ def save_base(pair: Pair, folder: Path, *, with_head: bool, **settings: Any) -> 
 
 
 def save_language_model(folder: Path, **settings: Any) -> Path:
-    """Write a tiny random LLaMA with its output layer, and its tokenizer."""
+    """Write a tiny random LLaMA with its output layer, and a byte-level tokenizer, as LLaMA 3's is."""
     config = AutoConfig.for_model("llama", **{**CONFIGS["llama"], **settings})
     torch.manual_seed(7)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    _byte_level_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -218,10 +219,26 @@ def examples(task: str, rows: int = 8) -> tuple[Example, ...]:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS]
+    names = [*_SPECIAL_TOKENS, *WORDS]
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _with_special_tokens(tokenizer)
+
+
+def _byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    # Not one token per byte: the vocabulary stays as small as the other one's.
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=list(_SPECIAL_TOKENS), initial_alphabet=[], show_progress=False
+    )
+    tokenizer.train_from_iterator([*WORDS, *(f" {word}" for word in WORDS)], trainer)
+    return _with_special_tokens(tokenizer)
+
+
+def _with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )

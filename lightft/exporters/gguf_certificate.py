@@ -145,7 +145,8 @@ def _refuse_difference(found: Agreement, adapter: Path, precision: str) -> None:
 def _same_tokens(
     of_model: PreTrainedTokenizerBase, of_file: PreTrainedTokenizerBase, text: str, adapter: Path
 ) -> list[int]:
-    expected, found = (tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (of_model, of_file))
+    """Return the tokens of a text, special ones included, which must be the same by both tokenizers."""
+    expected, found = (tokenizer(text)["input_ids"] for tokenizer in (of_model, of_file))
     if expected != found:
         raise AdapterError(
             f"The tokenizer in the GGUF file of {adapter} splits {text[:60]!r} into other tokens than the model's, so that "

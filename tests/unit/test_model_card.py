@@ -145,7 +145,7 @@ def test_data_cost_and_settings_are_told(runs: Path) -> None:
     assert "train 12, validation 4, test 8" in card
     assert "Trainable parameters: " in card
     assert "Training time: " in card
-    assert f"learning\\_rate {run.training['learning_rate']}" in card or "learning_rate 0.01" in card
+    assert "learning_rate 0.01" in card
 
 
 def test_what_only_the_author_knows_is_left_to_be_filled_in_and_marked(runs: Path) -> None:
@@ -225,9 +225,7 @@ def test_a_licence_that_cannot_be_read_is_unknown_and_said_to_be(
 
 
 @pytest.mark.parametrize("content", ["", "# no front matter", "---\nlicense: [\n---\n", "---\nlanguage: en\n---\n"])
-def test_a_base_whose_card_states_no_licence_has_an_unknown_one(
-    tiny_bert: Path, tmp_path: Path, content: str
-) -> None:
+def test_a_base_whose_card_states_no_licence_has_an_unknown_one(tiny_bert: Path, tmp_path: Path, content: str) -> None:
     base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
     (base / "README.md").write_text(content, encoding="utf-8")
     assert licence_of_base(str(base), None) == {"license": "unknown"}
@@ -248,9 +246,7 @@ def code_of(card: str, program: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["ner", "classes"])
-def test_the_code_for_peft_alone_loads_the_same_model(
-    runs: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_for_peft_alone_loads_the_same_model(runs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     adapter = f"{name}/adapter"
     found: dict[str, Any] = {"folder": adapter}
