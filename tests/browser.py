@@ -179,19 +179,11 @@ class Page:
 
     def until(self, condition: str, seconds: float = 20) -> None:
         """Wait until a JavaScript expression is true; raise TimeoutError where it does not become so."""
-        held = self.run(
-            f"""new Promise((resolve) => {{
-              const end = performance.now() + {1000 * seconds};
-              const look = () => {{
-                if ({condition}) resolve(true);
-                else if (performance.now() > end) resolve(false);
-                else setTimeout(look, 10);
-              }};
-              look();
-            }})"""
-        )
-        if not held:
-            raise TimeoutError(f"within {seconds:g} s this did not become true: {condition}")
+        deadline = time.monotonic() + seconds
+        while not self.run(f"Boolean({condition})"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"within {seconds:g} s this did not become true: {condition}")
+            time.sleep(0.01)
 
     def click(self, selector: str) -> None:
         """Click with the mouse on the middle of an element, scrolled into view."""

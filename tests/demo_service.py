@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +15,11 @@ from typing import Any
 __all__ = ["POLICY", "Service", "classifier", "serve", "tagger", "writer"]
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Seconds after which a test that forgot to go on fails, and does not hang.
+_PATIENCE = 30
 _PAGE = {
     "/demo": ("demo.html", "text/html; charset=utf-8"),
     "/demo/demo.js": ("demo.js", "text/javascript; charset=utf-8"),
@@ -53,7 +55,7 @@ class Service:
         models: made by ``tagger``, ``classifier`` and ``writer``.
         key: that it asks for, if any.
         refusals: answers given in place of the next ones of ``/predict``: status, headers and body.
-        seconds: how long an answer takes, or a piece of one.
+        goes_on: while it is not set, no answer is given, and none that is being written goes on.
         breaks_off: whether a written answer ends in the middle.
         asked: the bodies of all questions so far.
     """
@@ -61,10 +63,13 @@ class Service:
     models: list[dict[str, Any]]
     key: str | None = None
     refusals: list[tuple[int, dict[str, str], Any]] = field(default_factory=list)
-    seconds: float = 0.0
+    goes_on: threading.Event = field(default_factory=threading.Event)
     breaks_off: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
+
+    def __post_init__(self) -> None:
+        self.goes_on.set()
 
     def describe(self) -> dict[str, Any]:
         """Return what ``/`` says."""
@@ -108,6 +113,7 @@ def serve(service: Service) -> Iterator[Service]:
     try:
         yield service
     finally:
+        service.goes_on.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -138,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(status, body, headers)
         if self.path == "/generate":
             return self._stream(self.its.model(question["model"])["pieces"])
-        time.sleep(self.its.seconds)
+        self.its.goes_on.wait(_PATIENCE)
         return self._send(200, self.its.predict(question))
 
     def _may(self) -> bool:
@@ -151,6 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {"detail": [{"loc": [], "msg": message, "type": "refused"}]})
 
     def _send(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+        try:
+            self._send_to_end(status, body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            # The page stopped listening.
+            return
+
+    def _send_to_end(self, status: int, body: Any, headers: Mapping[str, str] | None) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
@@ -166,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for piece in pieces:
                 self._event({"text": piece})
-                time.sleep(self.its.seconds)
+                self.its.goes_on.wait(_PATIENCE)
             if not self.its.breaks_off:
                 self._event({"done": True, "new_tokens": len(pieces), "finish": "end"})
         except (BrokenPipeError, ConnectionResetError):

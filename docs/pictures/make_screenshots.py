@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/reports.md: the report page of made-up runs, as Chromium shows it.
+"""Makes the pictures of the guide, as Chromium shows them: the report page of made-up runs, and a service's own page.
 
 Run ``python -m docs.pictures.make_screenshots`` from the root of the repository.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from tests.browser import HOW_TO_INSTALL, Browser, Page, find_chromium
+from tests.demo_page import ask, choose, opened
+from tests.demo_service import Service, serve, tagger
 from tests.made_up_examples import made_up_methods
 
 FOLDER = Path(__file__).parent
@@ -36,6 +38,27 @@ def main() -> None:
             page = browser.open(report, width=360, scale=1.5)
             _write(page, "report-phone.png", "h1", height=780)
             page.close()
+            _write_demo(browser)
+
+
+def _write_demo(browser: Browser) -> None:
+    """Write the page of a service on which two made-up taggers differ."""
+    careful = {
+        "Angela Merkel": "PER",
+        "Ban Ki-moon": "PER",
+        "United Nations": "ORG",
+        "New York": "LOC",
+        "Berlin": "LOC",
+    }
+    hasty = {"Angela Merkel": "PER", "Ban": "PER", "New York": "LOC", "Berlin": "LOC", "Lufthansa": "PER"}
+    models = [tagger("news-lora", careful | {"Lufthansa": "ORG"}), tagger("news-qlora", hasty)]
+    with serve(Service(models)) as service:
+        page = opened(browser, service.url, width=1100)
+        choose(page, "other", "news-qlora")
+        ask(page)
+        page.run("document.activeElement.blur()")
+        _write(page, "demo.png", "h1", height=page.run("document.documentElement.scrollHeight"))
+        page.close()
 
 
 def _write(page: Page, name: str, at: str, height: int) -> None:

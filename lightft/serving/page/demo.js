@@ -190,16 +190,18 @@ async function ask() {
     say("There is no text yet. Type or paste one.");
     return page.text.focus();
   }
-  forgetAnswers();
+  running?.abort();
   const mine = (running = new AbortController());
   const asked = [page.model.value, page.other.value].filter(Boolean);
   const chosen = asked.map((name) => models.find((model) => model.name === name));
   const task = TASKS[chosen[0].task];
-  page.columns.classList.toggle("two", chosen.length === 2);
-  const columns = chosen.map((model) => addColumn(model, chosen.length === 2));
-  page.results.hidden = chosen[0].task !== "causal-lm";
+  const columns = chosen.map((model) => columnOf(model, chosen.length === 2));
+  // A text is seen while it is written; other answers take the place of the former ones at once.
+  const isWritten = chosen[0].task === "causal-lm";
+  if (isWritten) place(columns);
+  page.stop.hidden = !isWritten;
   page.results.ariaBusy = "true";
-  page.stop.hidden = chosen[0].task !== "causal-lm";
+  complain("");
   say(`${columns.map((column) => column.name).join(" and ")}: at work…`);
   const outcomes = await Promise.all(
     columns.map((column) => task.answer(column.model, text, mine.signal, column).catch((error) => error)),
@@ -226,16 +228,18 @@ function showOutcomes(task, columns, outcomes, text) {
   complain([...new Set(refusals.map((one) => one.message))].join("\n"));
   columns.forEach((column, place) => (column.answer = outcomes[place] instanceof Refusal ? null : outcomes[place]));
   const answered = columns.filter((column) => column.answer);
-  for (const column of columns) if (!column.answer) column.state("no answer");
+  for (const column of columns) if (!column.answer) column.state("No answer");
+  place(columns);
+  // What was written before an answer broke off stays.
   page.results.hidden = answered.length === 0 && !columns.some((column) => column.body.textContent);
   if (answered.length) task.show(answered, text);
   for (const column of answered) column.root.append(asJson(column.answer));
   // Who sees the answers needs no second account of them.
-  say(answered.map((column) => `${column.name}: ${column.stated}.`).join(" "), "aside");
+  say(answered.map((column) => `${column.name}: ${column.stated}.`).join(" "), { aside: true });
 }
 
 /** The heading of one of two answers is the model's name, that of the only answer is what it comes to. */
-function addColumn(model, isOneOfTwo) {
+function columnOf(model, isOneOfTwo) {
   const name = printable(model.name);
   const heading = make("h2", {}, isOneOfTwo ? name : "…");
   const summary = isOneOfTwo ? make("p", { className: "summary" }) : heading;
@@ -243,8 +247,15 @@ function addColumn(model, isOneOfTwo) {
   const column = { model, name, body, answer: null, stated: "" };
   column.state = (words) => (summary.textContent = column.stated = words);
   column.root = make("article", {}, heading, ...(isOneOfTwo ? [summary] : []), body);
-  page.columns.append(column.root);
   return column;
+}
+
+function place(columns) {
+  page.columns.classList.toggle("two", columns.length === 2);
+  page.columns.replaceChildren(...columns.map((column) => column.root));
+  page.difference.hidden = true;
+  page.legend.hidden = true;
+  page.results.hidden = false;
 }
 
 function forgetAnswers() {
@@ -253,8 +264,6 @@ function forgetAnswers() {
   unfinished?.abort();
   page.stop.hidden = true;
   page.results.hidden = true;
-  page.difference.hidden = true;
-  page.legend.hidden = true;
   page.columns.replaceChildren();
   complain("");
   say("");
@@ -293,7 +302,8 @@ function askForKey() {
 
 function useKey() {
   const key = page.key.value.trim();
-  if (!/^[\x21-\x7e]+$/.test(key)) return complain("A key has letters, digits and signs of ASCII alone, and no space.");
+  // A header carries nothing else.
+  if (!/^[\x20-\x7e]+$/.test(key)) return complain("A key has letters, digits and signs of ASCII alone.");
   sessionStorage.setItem(KEY, key);
   page.key.value = "";
   return start();
@@ -509,9 +519,9 @@ function inMillions(number) {
   return number < 1e6 ? number.toLocaleString("en") : `${(number / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} M`;
 }
 
-function say(message, kind = "") {
-  page.status.textContent = message;
-  page.status.className = kind;
+/** With ``aside``, only screen readers say it. */
+function say(message, { aside = false } = {}) {
+  page.status.replaceChildren(make("span", { className: aside ? "aside" : "" }, message));
 }
 
 function tell(...words) {
