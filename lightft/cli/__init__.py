@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lightft import __version__
-from lightft.cli import export, extract
+from lightft.cli import export, extract, serve
 from lightft.errors import LightFTError
 from lightft.records import Run
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extract.add_arguments(
         verbs.add_parser("extract", help="find the entities of a file of texts with a language model")
     )
+    serve.add_arguments(verbs.add_parser("serve", help="answer requests over HTTP"))
     asked = parser.parse_args(arguments)
     try:
         return int(asked.run(asked))

@@ -1,0 +1,163 @@
+"""Writing: a language model's answer, whole or piece by piece, for as long as someone waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightft.records import Message
+from lightft.serving.problems import RefusedError
+from lightft.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from lightft.inference import Predictor
+
+__all__ = ["Writer", "Written"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote, how many tokens it took, and whether the model ended it or the limit did."""
+
+    text: str
+    new_tokens: int
+    finish: Literal["end", "length"]
+
+
+class Writer:
+    """Lets the language models of one base write, one conversation at a time, in the order in which they were asked.
+
+    Args:
+        predictors: the models by name.
+        worker: runs one model at a time, outside the event loop.
+        settings: of the service.
+    """
+
+    def __init__(self, predictors: Mapping[str, Predictor], worker: Executor, settings: ServeSettings) -> None:
+        self._predictors = predictors
+        self._worker = worker
+        self._settings = settings
+        self._asked = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many conversations wait or are being answered."""
+        return self._asked
+
+    def refuse_when_full(self) -> None:
+        """Refuse a request before it is read, where too many wait.
+
+        Raises:
+            RefusedError: 503 with ``Retry-After``.
+        """
+        if self._asked > self._settings.queue_generations:
+            raise RefusedError(
+                503,
+                "queue_full",
+                "Too many requests are waiting. Send it again after the seconds that the header Retry-After names",
+                (),
+                {"Retry-After": str(math.ceil(self._settings.generation_seconds / 10))},
+            )
+
+    async def write(self, model: str, messages: Sequence[Message], max_new_tokens: int) -> AsyncIterator[str | Written]:
+        """Yield an empty string when the model starts, each piece as it is written, and the whole at the end.
+
+        Whoever stops listening stops the model at its next token.
+
+        Raises:
+            RefusedError: 503 when too many wait, 413 or 422 when the model cannot be asked this, 504 when it is too late.
+        """
+        self.refuse_when_full()
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[str | Written | BaseException] = asyncio.Queue()
+        over = threading.Event()
+        ends = time.monotonic() + self._settings.generation_seconds
+
+        def tell(event: str | Written | BaseException) -> None:
+            if not over.is_set():
+                loop.call_soon_threadsafe(told.put_nowait, event)
+
+        def job() -> None:
+            if over.is_set():
+                return
+            try:
+                tell(_write(self._predictors[model], messages, max_new_tokens, tell, lambda: over.is_set() or late()))
+            except Exception as error:  # whatever a model may raise belongs to the request, not to the worker
+                tell(error)
+
+        def late() -> bool:
+            return time.monotonic() > ends
+
+        self._asked += 1
+        waiting = loop.run_in_executor(self._worker, job)
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(told.get(), max(0.0, ends - time.monotonic()))
+                except asyncio.TimeoutError:
+                    raise _too_late(self._settings.generation_seconds) from None
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if isinstance(event, Written):
+                    return
+        finally:
+            over.set()
+            waiting.cancel()
+            self._asked -= 1
+
+
+def _write(
+    predictor: Predictor,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    tell: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> Written:
+    """Write an answer in the worker's thread; what is written is exactly what ``Predictor.generate`` returns."""
+    from jinja2 import TemplateError
+
+    from lightft.serving.token_stream import StopWhen, TokenStream
+    from lightft.tasks.conversations import prompt_tokens
+
+    try:
+        prompt = len(prompt_tokens(messages, predictor.tokenizer))
+    except TemplateError as cause:
+        raise RefusedError(
+            422,
+            "conversation",
+            "The model's chat template refuses this order of roles. Send turns of user and assistant by turns, and a system "
+            "message at most at the beginning",
+            ("body", "messages"),
+        ) from cause
+    if prompt + max_new_tokens > predictor.max_length:
+        raise RefusedError(
+            413,
+            "too_many_tokens",
+            f"The prompt has {prompt} tokens and {max_new_tokens} may be written; the model reads "
+            f"{predictor.max_length}. Shorten the prompt, or lower max_new_tokens",
+        )
+    tell("")
+    stream = TokenStream(predictor.tokenizer, tell)
+    options: dict[str, Any] = {"streamer": stream, "stopping_criteria": [StopWhen(stop)]}
+    text = predictor.generate(list(messages), max_new_tokens=max_new_tokens, **options)
+    ended = stream.last in _end_tokens(predictor)
+    return Written(text, stream.tokens, "end" if ended else "length")
+
+
+def _end_tokens(predictor: Predictor) -> set[int]:
+    config: Any = predictor.model.generation_config
+    ends = config.eos_token_id if config.eos_token_id is not None else predictor.tokenizer.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}
+
+
+def _too_late(seconds: float) -> RefusedError:
+    return RefusedError(
+        504, "too_late", f"The answer was not finished within {seconds:g} seconds. Ask for fewer tokens", ()
+    )

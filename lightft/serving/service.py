@@ -1,0 +1,140 @@
+"""What the routes share: models, a worker for each base, and whether work is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Literal
+
+from lightft.errors import UnknownNameError
+from lightft.serving.generation import Writer
+from lightft.serving.micro_batch import MicroBatcher
+from lightft.serving.models import ServedModels
+from lightft.serving.observation import Observation
+from lightft.serving.problems import RefusedError
+from lightft.serving.settings import ServeSettings
+
+__all__ = ["Service"]
+
+_WRITING_TASK = "causal-lm"
+# Read before the first request, so that it does not pay for what libraries do at first use, and the pace is known.
+_WARM_UP = ("Angela Merkel visited Paris in the spring.", "It rained.", "The committee met again on Tuesday. " * 4)
+
+
+class Service:
+    """The models of a service and those who work with them.
+
+    Args:
+        models: what is served.
+        settings: the limits.
+    """
+
+    def __init__(self, models: ServedModels, settings: ServeSettings) -> None:
+        self.models = models
+        self.settings = settings
+        self.observation = Observation()
+        self.status: Literal["starting", "ready", "stopping"] = "ready"
+        self._workers: list[Executor] = []
+        self._batchers: dict[str, MicroBatcher] = {}
+        self._writers: dict[str, Writer] = {}
+        for base in models.bases:
+            worker = ThreadPoolExecutor(1, thread_name_prefix="lightft-model")
+            batcher = MicroBatcher(base.answer, worker, settings, self.observation.batch)
+            writer = Writer(base.predictors, worker, settings)
+            self._workers.append(worker)
+            self._batchers |= dict.fromkeys(base.models, batcher)
+            self._writers |= dict.fromkeys(base.models, writer)
+        self._each_batcher = tuple(dict.fromkeys(self._batchers.values()))
+        self._each_writer = tuple(dict.fromkeys(self._writers.values()))
+        self.observation.watch_queue(self._waiting, self._computing)
+
+    async def start(self) -> None:
+        """Let every model that answers texts answer a few."""
+        self.status = "starting"
+        for name, facts in self.models.items():
+            if facts.task != _WRITING_TASK:
+                for _ in range(3):
+                    await self._batchers[name].answer(name, _WARM_UP)
+        self.status = "ready"
+
+    def stop(self) -> None:
+        """Accept nothing more; what was accepted is finished."""
+        self.status = "stopping"
+
+    def close(self) -> None:
+        """Let the workers go."""
+        self.stop()
+        for worker in self._workers:
+            worker.shutdown(wait=False, cancel_futures=True)
+
+    def chosen(self, name: str | None, *, can_write: bool) -> str:
+        """Return the model that a request names, or the default.
+
+        Raises:
+            RefusedError: 404 when there is none of that name, 422 when it does something else.
+        """
+        try:
+            facts = self.models[self.models.default if name is None else name]
+        except UnknownNameError as unknown:
+            raise RefusedError(404, "no_model", str(unknown), ("body", "model")) from None
+        if (facts.task == _WRITING_TASK) != can_write:
+            raise RefusedError(
+                422,
+                "task",
+                f"The model {facts.name} is one for {facts.task}: send its requests to "
+                f"{'/predict' if can_write else '/generate'}, or name another model",
+                ("body", "model"),
+            )
+        return facts.name
+
+    def batcher_of(self, name: str) -> MicroBatcher:
+        """Return who gathers the texts for a model."""
+        return self._batchers[name]
+
+    def writer_of(self, name: str) -> Writer:
+        """Return who lets a model write."""
+        return self._writers[name]
+
+    def admit_texts(self) -> None:
+        """Refuse a request to ``/predict`` for which no base has room.
+
+        Which of them it is for stands in its body, which is not read yet.
+
+        Raises:
+            RefusedError: 503.
+        """
+        self._refuse_when_stopping()
+        _refuse_when_all_are_full(self._each_batcher)
+
+    def admit_conversation(self) -> None:
+        """Refuse a request to ``/generate`` for which no base has room.
+
+        Raises:
+            RefusedError: 503.
+        """
+        self._refuse_when_stopping()
+        _refuse_when_all_are_full(self._each_writer)
+
+    def _waiting(self) -> int:
+        texts = sum(batcher.waiting for batcher in self._each_batcher)
+        return texts + sum(writer.waiting for writer in self._each_writer)
+
+    def _computing(self) -> int:
+        return sum(batcher.computing for batcher in self._each_batcher)
+
+    def _refuse_when_stopping(self) -> None:
+        if self.status == "stopping":
+            raise RefusedError(
+                503, "stopping", "The service is stopping. Send it again later", (), {"Retry-After": "5"}
+            )
+
+
+def _refuse_when_all_are_full(each: Sequence[MicroBatcher] | Sequence[Writer]) -> None:
+    refusals = []
+    for one in each:
+        try:
+            one.refuse_when_full()
+        except RefusedError as refusal:
+            refusals.append(refusal)
+    if len(refusals) == len(each):
+        raise refusals[0]
