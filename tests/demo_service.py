@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,7 +54,7 @@ class Service:
     Attributes:
         models: made by ``tagger``, ``classifier`` and ``writer``.
         key: that it asks for, if any.
-        refusals: answers given in place of the next ones of ``/predict``: status, headers and body.
+        refusals: answers given in place of the next ones: status, headers and body.
         goes_on: while it is not set, no answer is given, and none that is being written goes on.
         breaks_off: whether a written answer ends in the middle.
         asked: the bodies of all questions so far.
@@ -132,20 +132,23 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, content, {"Content-Type": kind, "Content-Security-Policy": POLICY})
         if self.path != "/":
             return self._refuse(404, f"There is no {self.path}.")
-        return self._send(200, self.its.describe()) if self._may() else None
+        return self._answer(self.its.describe) if self._may() else None
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._may():
             return None
         self.its.asked.append({"path": self.path, **question})
-        if self.its.refusals:
-            status, headers, body = self.its.refusals.pop(0)
-            return self._send(status, body, headers)
         if self.path == "/generate":
             return self._stream(self.its.model(question["model"])["pieces"])
         self.its.goes_on.wait(_PATIENCE)
-        return self._send(200, self.its.predict(question))
+        return self._answer(lambda: self.its.predict(question))
+
+    def _answer(self, answer: Callable[[], Any]) -> None:
+        if self.its.refusals:
+            status, headers, body = self.its.refusals.pop(0)
+            return self._send(status, body, headers)
+        return self._send(200, answer())
 
     def _may(self) -> bool:
         if self.its.key in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):

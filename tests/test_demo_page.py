@@ -23,6 +23,7 @@ MODELS = [
     tagger("hasty", FEWER),
     classifier("films", {"bad": 0.1, "good": 0.6996, "no film": 0.2, "rare": 0.0004}),
     classifier("films-2", {"bad": 0.7, "good": 0.2, "no film": 0.1, "rare": 0.0}),
+    classifier("topics", {"economy": 0.1, "good": 0.3, "sports": 0.6}),
     writer("writer", ["Paris", " – the city", " of light 🗼."]),
     writer("copyist", ["Paris", " – the city of light 🗼."]),
 ]
@@ -36,7 +37,7 @@ def service() -> Iterator[Service]:
 
 def test_entities_of_a_typed_text_are_marked(browser: Browser, service: Service) -> None:
     page = opened(browser, service.url)
-    assert shown(page, "#service") == "lightft 1.2.3 · 6 models"
+    assert shown(page, "#service") == "lightft 1.2.3 · 7 models"
     assert shown(page, "h1") == "careful"
     write(page, "Anna Berg met Bert.")
     ask(page)
@@ -172,7 +173,7 @@ def test_probabilities_of_a_class_are_bars(browser: Browser, service: Service) -
     page = opened(browser, service.url)
     choose(page, "model", "films")
     assert shown(page, "#go") == "Classify"
-    assert page.run("[...document.getElementById('other').options].map(one => one.value)") == ["", "films-2"]
+    assert page.run("[...document.getElementById('other').options].map(one => one.value)") == ["", "films-2", "topics"]
     ask(page)
     bars = "[...document.querySelectorAll('article:first-child .bars li')]"
     assert page.run(f"{bars}.map(one => one.innerText.split('\\n'))") == [
@@ -189,8 +190,12 @@ def test_probabilities_of_a_class_are_bars(browser: Browser, service: Service) -
     choose(page, "other", "films-2")
     ask(page)
     assert shown(page, "#difference") == "films says good, films-2 says bad."
-    second = page.run("[...document.querySelectorAll('article:last-child .name')].map(one => one.textContent)")
-    assert second == ["good", "no film", "bad", "rare"]
+    second = "[...document.querySelectorAll('article:last-child .name')].map(one => one.textContent)"
+    assert page.run(second) == ["good", "no film", "bad", "rare"]
+
+    choose(page, "other", "topics")
+    ask(page)
+    assert page.run(second) == ["good", "sports", "economy"]
     assert page.complaints() == []
     page.close()
 
@@ -316,6 +321,20 @@ def test_a_service_that_is_gone_is_said(browser: Browser) -> None:
     page.close()
 
 
+def test_a_service_that_is_starting_is_asked_again(browser: Browser, service: Service) -> None:
+    starting = {"detail": [{"loc": [], "msg": "The service is starting.", "type": "busy"}]}
+    service.refusals += [(503, {"Retry-After": "2"}, starting), (200, {}, b"<p>a proxy's own page</p>")]
+    page = browser.open(f"{service.url}/demo")
+    page.until("!document.getElementById('again').hidden")
+    assert shown(page, "#problem") == "The service is starting.\nTry again in 2 seconds."
+    page.click("#again")
+    page.until("document.getElementById('problem').textContent === 'What answered here is no service of lightft.'")
+    page.click("#again")
+    page.until("!document.getElementById('ask').hidden")
+    assert page.run("document.getElementById('again').hidden && document.getElementById('problem').hidden")
+    page.close()
+
+
 def test_a_key_is_asked_for_and_sent(browser: Browser) -> None:
     with serve(Service(MODELS, key="se-cret")) as service:
         page = browser.open(f"{service.url}/demo")
@@ -344,8 +363,11 @@ def test_a_key_is_asked_for_and_sent(browser: Browser) -> None:
 
         # The key changed meanwhile.
         service.key = "another"
+        choose(page, "other", "hasty")
         page.click("#go")
         page.until("!document.getElementById('key-form').hidden")
+        page.until("document.getElementById('results').ariaBusy === 'false'")
+        assert shown(page, "#problem") == "The service did not accept this key. Check it, and give it again."
         service.key = "se-cret"
         page.type("se-cret")
         page.press("Enter")

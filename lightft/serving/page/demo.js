@@ -132,7 +132,7 @@ async function start() {
     models = service.models.filter((model) => Object.hasOwn(TASKS, model.task));
     show(service);
   } catch (error) {
-    complain(error.message);
+    complain(error instanceof Refusal ? error.message : "What answered here is no service of lightft.");
     page.again.hidden = !page["key-form"].hidden;
   }
   say("");
@@ -225,8 +225,8 @@ function showOutcomes(task, columns, outcomes, text) {
     throw unexpected;
   }
   const refusals = outcomes.filter((one) => one instanceof Refusal);
-  complain([...new Set(refusals.map((one) => one.message))].join("\n"));
-  columns.forEach((column, place) => (column.answer = outcomes[place] instanceof Refusal ? null : outcomes[place]));
+  complain([...new Set(refusals.map((one) => one.message).filter(Boolean))].join("\n"));
+  columns.forEach((column, own) => (column.answer = outcomes[own] instanceof Refusal ? null : outcomes[own]));
   const answered = columns.filter((column) => column.answer);
   for (const column of columns) if (!column.answer) column.state("No answer");
   place(columns);
@@ -314,11 +314,11 @@ function useKey() {
 function showEntities(columns, text) {
   // The service counts code points, JavaScript halves of some of them.
   const letters = [...text];
-  const sets = columns.map((column) => new Set(column.answer.entities.map(placeOf)));
+  const sets = columns.map((column) => new Set(column.answer.entities.map(keyOf)));
   columns.forEach((column, own) => {
-    const others = sets.filter((_, place) => place !== own);
+    const others = sets.filter((_, number) => number !== own);
     const entities = [...column.answer.entities].sort((a, b) => a.start - b.start || b.end - a.end);
-    const isAlone = (entity) => others.some((set) => !set.has(placeOf(entity)));
+    const isAlone = (entity) => others.some((set) => !set.has(keyOf(entity)));
     const alone = entities.filter(isAlone).length;
     const found = entities.length ? counted(entities.length, "entity", "entities") : "No entities";
     column.state(others.length ? `${found}, ${alone} only here` : found);
@@ -327,7 +327,7 @@ function showEntities(columns, text) {
     if (entities.length) column.body.append(asTable(letters, entities, others.length ? isAlone : null));
   });
   if (columns.length === 2) {
-    const shared = [...sets[0]].filter((place) => sets[1].has(place)).length;
+    const shared = [...sets[0]].filter((key) => sets[1].has(key)).length;
     const [first, second] = sets.map((set) => set.size - shared);
     const names = columns.map((column) => make("b", {}, column.name));
     const outlined = ["Outlined: ", `${first} only in `, names[0], `, ${second} only in `, names[1], "."];
@@ -337,7 +337,8 @@ function showEntities(columns, text) {
   showLegend(columns);
 }
 
-function placeOf(entity) {
+/** Entities of one key are the same, whatever their scores. */
+function keyOf(entity) {
   return `${entity.start} ${entity.end} ${entity.label}`;
 }
 
@@ -387,10 +388,10 @@ function styleOf(type) {
 
 function showLegend(columns) {
   const counts = new Map();
-  columns.forEach((column, place) => {
+  columns.forEach((column, own) => {
     for (const { label } of column.answer.entities) {
       if (!counts.has(label)) counts.set(label, columns.map(() => 0));
-      counts.get(label)[place] += 1;
+      counts.get(label)[own] += 1;
     }
   });
   const types = [...counts.keys()].sort((a, b) => typeNumbers.get(a) - typeNumbers.get(b));
@@ -422,14 +423,14 @@ function hideTypes() {
 function asTable(letters, entities, isAlone) {
   const headings = ["Entity", "Type", "Score", ...(isAlone ? ["Found by"] : []), "Characters"];
   const styles = headings.map((heading) => (heading === "Score" || heading === "Characters" ? "number" : ""));
-  const head = headings.map((heading, place) => make("th", { scope: "col", className: styles[place] }, heading));
+  const head = headings.map((heading, column) => make("th", { scope: "col", className: styles[column] }, heading));
   const rows = entities.map((entity) => {
     const score = typeof entity.score === "number" ? entity.score.toFixed(3) : "–";
     const cells = [printable(entity.label), score];
     if (isAlone) cells.push(isAlone(entity) ? "this only" : "both");
     cells.push(`${entity.start}–${entity.end}`);
     const name = make("th", { scope: "row" }, printable(letters.slice(entity.start, entity.end).join("")));
-    const data = cells.map((cell, place) => make("td", { className: styles[place + 1] }, cell));
+    const data = cells.map((cell, before) => make("td", { className: styles[before + 1] }, cell));
     const row = make("tr", {}, name, ...data);
     row.dataset.type = entity.label;
     return row;
@@ -442,12 +443,12 @@ function asTable(letters, entities, isAlone) {
 // ------------------------------------------------------------------------------------------------ classes and texts
 
 function showClasses(columns) {
-  // Both in the order of the first, so that they are compared line by line.
-  const order = Object.entries(columns[0].answer.probabilities).sort((a, b) => b[1] - a[1]).map(([label]) => label);
+  // Both in the order of the first, so that they are compared line by line; what it does not know comes last.
+  const order = [...new Set(columns.flatMap((column) => byProbability(column.answer.probabilities)))];
   for (const column of columns) {
     const { label, probabilities } = column.answer;
     column.state(printable(label));
-    const bars = order.map((one) => bar(one, probabilities[one], one === label));
+    const bars = order.filter((one) => Object.hasOwn(probabilities, one)).map((one) => bar(one, probabilities[one], one === label));
     const shown = make("ul", { className: "bars" }, ...bars.slice(0, MOST_BARS));
     column.body.replaceChildren(shown);
     if (bars.length > MOST_BARS) {
@@ -460,6 +461,10 @@ function showClasses(columns) {
     const [one, other] = columns.map((column) => make("b", {}, column.name));
     tell(...(first === second ? [`Both say ${first}.`] : [one, ` says ${first}, `, other, ` says ${second}.`]));
   }
+}
+
+function byProbability(probabilities) {
+  return Object.keys(probabilities).sort((a, b) => probabilities[b] - probabilities[a]);
 }
 
 function bar(label, probability, isAnswer) {
