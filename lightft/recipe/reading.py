@@ -89,6 +89,7 @@ class _Reading:
                 RecipeComparison, node, {"baseline": self._or_null(self._text), "metric": self._or_null(self._text)}
             ),
             "report": self._texts,
+            "track": self._texts,
             "output_dir": self._text,
         }
         try:

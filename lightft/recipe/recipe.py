@@ -14,6 +14,7 @@ from lightft.recipe.parts import RecipeAdapter, RecipeComparison, RecipeData, Re
 from lightft.sweeping.budget import Budget
 from lightft.sweeping.candidates import LEARNING_RATES, Candidate, LearningRates, candidates_of, seeds_of
 from lightft.sweeping.search import Search
+from lightft.tracking import Tracking
 from lightft.train_config import TrainConfig
 
 __all__ = ["Recipe", "mistakes_in"]
@@ -36,6 +37,7 @@ class Recipe:
         search: settings to search for each adapter.
         compare: how the runs are compared.
         report: files to write; the suffix says how.
+        track: trackers that each run and the comparison are sent to, such as ``"mlflow"``.
         output_dir: where the runs are written.
 
     Raises:
@@ -52,6 +54,7 @@ class Recipe:
     search: Search | None = None
     compare: RecipeComparison = field(default_factory=RecipeComparison)
     report: tuple[str, ...] = ()
+    track: tuple[str, ...] = ()
     output_dir: str = "runs"
 
     def __post_init__(self) -> None:
@@ -116,6 +119,8 @@ def mistakes_in(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "compare.metric", f"There is no metric {metric!r}. {suggest(metric, METRICS)}"
     for place, path in enumerate(parts.get("report", ())):
         yield from _failing(f"report[{place}]", partial(check_report, path))
+    for place, tracker in enumerate(parts.get("track", ())):
+        yield from _failing(f"track[{place}]", partial(Tracking, tracker))
 
 
 def _mistakes_of_adapters(parts: Mapping[str, Any], search: Search | None) -> Iterator[tuple[str, str]]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal, overload
 from lightft.data import TaskData, load_data
 from lightft.data.splits import cut, rows_wanted
 from lightft.data.task_data import duplicates_between_splits
-from lightft.errors import DataError
+from lightft.errors import DataError, TrackingError
 from lightft.recipe.parts import RecipeData
 from lightft.recipe.recipe import Recipe
+from lightft.tracking import log_report
 
 if TYPE_CHECKING:
     from lightft.sweeping.plan import SweepPlan
@@ -85,12 +86,14 @@ def run_recipe(
         quantization=model.quantization,
         device=model.device,
     )
+    folder = Path(output_dir or asked.output_dir)
     options = {
         "seeds": asked.seeds,
         "budget": asked.budget,
-        "output_dir": output_dir or asked.output_dir,
+        "output_dir": folder,
         "learning_rates": asked.learning_rates,
         "search": asked.search,
+        "track": asked.track or None,
         "say": say,
         **asked.training,
     }
@@ -98,7 +101,7 @@ def run_recipe(
         return plan_sweep(loader, asked.candidates(), loaded, **options)
     result: SweepResult = sweep(loader, asked.candidates(), loaded, **options)
     if result.runs and not result.unfinished:
-        _compare(asked, result, say)
+        _compare(asked, result, folder, say)
     return result
 
 
@@ -144,7 +147,7 @@ def _tested_on_validation(data: TaskData, wanted: float) -> TaskData:
     return replace(data, train=tuple(train), validation=tuple(validation), test=data.validation, notes=notes)
 
 
-def _compare(asked: Recipe, result: SweepResult, say: Callable[[str], None]) -> None:
+def _compare(asked: Recipe, result: SweepResult, folder: Path, say: Callable[[str], None]) -> None:
     baseline = asked.compare.baseline
     if baseline is not None and not result.runs_of(baseline):
         say(f"The baseline {baseline!r} failed, so that every pair is compared.")
@@ -154,3 +157,9 @@ def _compare(asked: Recipe, result: SweepResult, say: Callable[[str], None]) -> 
     for path in asked.report:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         say(f"Wrote {comparison.save(path)}")
+    if asked.track:
+        try:
+            log_report(comparison, asked.track, folder=folder)
+        except TrackingError as error:
+            # Everything that was asked for is on disk.
+            say(str(error))

@@ -20,6 +20,7 @@ from lightft.sweeping.result import FailedRun, SweepResult
 from lightft.sweeping.search import Search, optuna_or_error
 from lightft.sweeping.settling import Settled, Settler
 from lightft.tasks import TaskHead
+from lightft.tracking import Tracking, catch_up
 from lightft.train_config import TrainConfig
 
 __all__ = ["plan_sweep", "sweep"]
@@ -47,6 +48,7 @@ def sweep(
     quantizations: Sequence[str | None] = (None,),
     search: Search | None = None,
     head: TaskHead | None = None,
+    track: str | Sequence[str] | Tracking | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
     **settings: Any,
@@ -70,6 +72,8 @@ def sweep(
         quantizations: of the base; every adapter that does not say is trained in each.
         search: settings to search with Optuna for each method, likewise on a seed of its own and the validation split.
         head: the task head; by default the one of the loader's task and the data's labels.
+        track: where each run is also sent once it is finished, as for LoRATrainer; trials are not. After a failure nothing
+            more is sent: the same call goes on there.
         dry_run: train nothing and return the plan.
         say: is given the plan in a line, and one for each training that ends.
         settings: fields of TrainConfig for all runs.
@@ -78,10 +82,22 @@ def sweep(
         InvalidSettingError: what is asked for contradicts itself; nothing has been trained then.
         AdapterError: adapters that do not fit the model, all of them named; likewise.
         DataError: trials are asked for without a validation split; likewise.
-        MissingExtraError: a search is asked for, and Optuna is not installed.
+        MissingExtraError: a search is asked for, and Optuna is not installed, or a tracker's package is not.
     """
     one = _Sweep(
-        loader, specs, data, seeds, budget, Path(output_dir), learning_rates, quantizations, search, head, say, settings
+        loader,
+        specs,
+        data,
+        seeds,
+        budget,
+        Path(output_dir),
+        learning_rates,
+        quantizations,
+        search,
+        head,
+        track,
+        say,
+        settings,
     )
     plan = one.plan()
     if dry_run:
@@ -110,6 +126,7 @@ class _Sweep:
         quantizations: Sequence[str | None],
         search: Search | None,
         head: TaskHead | None,
+        track: str | Sequence[str] | Tracking | None,
         say: Callable[[str], None],
         settings: dict[str, Any],
     ) -> None:
@@ -118,6 +135,7 @@ class _Sweep:
         self._budget = budget
         self._folder = output_dir
         self._say = say
+        self._track = Tracking.of(track) if track is not None else None
         self._workplace = Workplace(loader, data, head)
         if "seed" in settings:
             raise InvalidSettingError(
@@ -190,6 +208,9 @@ class _Sweep:
             self._say(f"{job.name}: failed: {error}")
         else:
             account.unlink(missing_ok=True)
+            if self._track is not None and not catch_up(runs[job.name], self._track):
+                # A tracker that is away would hold up every run to come.
+                self._track = None
             if known is None:
                 self._say(str(runs[job.name]))
 

@@ -95,9 +95,15 @@ class _Line:
         self._failed = False
 
 
-def catch_up(run: Run, asked: Tracking) -> None:
-    """Send what trackers lack of a finished run, and only warn where that fails: a run is worth more than its copy."""
+def catch_up(run: Run, asked: Tracking) -> bool:
+    """Send what trackers lack of a finished run, and only warn where that fails: a run is worth more than its copy.
+
+    Returns:
+        Whether they have all.
+    """
     try:
         track_run(run, asked)
     except TrackingError as error:
         warnings.warn(str(error), stacklevel=2)
+        return False
+    return True

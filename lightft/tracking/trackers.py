@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,15 @@ class _MLflow(TrackedRun):
         return str(self._module.get_tracking_uri())
 
     def start(self, run_id: str) -> str:
-        run = self._begin(self.project, run_id=run_id or None, **{"run_name": self.run_name, **self.options})
+        # A run is not opened again while mlflow.set_experiment, which leaves this variable, has named another experiment.
+        of_caller = os.environ.get("MLFLOW_EXPERIMENT_ID") if run_id else None
+        if of_caller is not None:
+            self._module.set_experiment(self.project)
+        try:
+            run = self._begin(self.project, run_id=run_id or None, **{"run_name": self.run_name, **self.options})
+        finally:
+            if of_caller is not None:
+                self._module.set_experiment(experiment_id=of_caller)
         return str(run.info.run_id)
 
     def keep(self, files: Sequence[KeptFile]) -> None:

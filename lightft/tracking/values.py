@@ -55,7 +55,7 @@ def numbers_of(run: Run) -> dict[str, float]:
     course = {name: run.training[name] for name in ("best_epoch", "steps") if name in run.training}
     counted = {f"encoding.{name}": count for name, count in run.data.get("encoding", {}).items()}
     return {
-        name: value
+        name: float(value)
         for name, value in {**run.cost, **course, **counted, **scores}.items()
         if isinstance(value, (int, float))
     }

@@ -15,8 +15,9 @@ import pytest
 from accelerate import PartialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightft import LoRATrainer, ModelComparator, ModelLoader, Prediction, Run, TaskData
+from lightft import LoRATrainer, ModelComparator, ModelLoader, Prediction, Run, TaskData, sweep
 from lightft.errors import InvalidSettingError, MissingExtraError, TrackingError
+from lightft.recipe.reading import recipe_of_text
 from lightft.tracking import LiveTracking, Tracking, log_report, track_run
 from lightft.tracking.trackers import tracked_run
 from lightft.tracking.values import numbers_of, parameters_of
@@ -204,6 +205,40 @@ def test_a_report_of_several_runs_is_sent(tmp_path: Path) -> None:
     runs = [saved_run(tmp_path / name, name=name, predictions=ANSWERS) for name in ("one", "two")]
     log_report(ModelComparator().compare(runs), "tensorboard", folder=tmp_path)
     assert "2 runs compared" in texts_of(tmp_path / "report" / "tensorboard")["report"]
+
+
+# --- sweeps and recipes
+
+
+def test_a_sweep_sends_each_run_once(tiny_bert: Path, tmp_path: Path) -> None:
+    loader = ModelLoader(str(tiny_bert), labels=LABELS)
+    asked = {"seeds": 1, "output_dir": tmp_path, "epochs": 1, "say": lambda line: None}
+    (run,) = sweep(loader, ["lora"], DATA, **asked).runs
+    assert not (run.path / "tracking.json").exists()
+    for _ in range(2):
+        sweep(loader, ["lora"], DATA, track="tensorboard", **asked)
+        assert scalars(run.path / "tensorboard")["accuracy"] == [(1, pytest.approx(run.scores["accuracy"]["value"]))]
+
+
+def test_a_sweep_leaves_a_tracker_alone_that_failed(tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder should be")
+    away = Tracking("tensorboard", options={"tensorboard": {"logging_dir": str(tmp_path / "logs" / "inside")}})
+    loader = ModelLoader(str(tiny_bert), labels=LABELS)
+    with pytest.warns(UserWarning, match="it is safe in") as warned:
+        result = sweep(
+            loader, ["lora"], DATA, seeds=2, output_dir=tmp_path / "runs", track=away, epochs=1, say=lambda line: None
+        )
+    assert len(result.runs) == 2
+    assert len(warned) == 1
+
+
+def test_a_recipe_names_its_trackers() -> None:
+    written = "model: a\ndata: b\nadapters: [lora]\ntrack: [mlflow, tensorboard]\n"
+    recipe = recipe_of_text(written)
+    assert recipe.track == ("mlflow", "tensorboard")
+    assert recipe_of_text(recipe.to_yaml()) == recipe
+    with pytest.raises(InvalidSettingError, match="There is no tracker 'mlfow'. Did you mean 'mlflow'"):
+        recipe_of_text(written.replace("mlflow", "mlfow"))
 
 
 # --- what goes wrong
