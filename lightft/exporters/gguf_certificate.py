@@ -1,4 +1,4 @@
-"""GGUF certificates: how far a GGUF file, as transformers reads it, lies from the model it was written from."""
+"""GGUF certificates: how far the answers of a GGUF file, as transformers reads it, lie from those of its adapter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import AdapterError
-from lightft.exporters.certificate import Agreement, compare_answers, probe_rows
-from lightft.inference import Predictor
+from lightft.exporters.certificate import Agreement, compare_with_adapter
 from lightft.models import ModelSource
 from lightft.models.quiet import quiet_transformers
 
@@ -21,8 +20,7 @@ __all__ = ["TEXTS_TO_SPLIT", "GgufCertificate", "certify_gguf"]
 
 _CERTIFICATE_NAME = "gguf_certificate.json"
 _FORMAT = 1
-_LARGEST_GAP = 1e-4
-_SMALLEST_AGREEMENT = {"F16": 0.99, "BF16": 0.99, "Q8_0": 0.95}
+_SMALLEST_AGREEMENT = {"F32": 0.999, "F16": 0.99, "BF16": 0.99, "Q8_0": 0.95}
 
 TEXTS_TO_SPLIT = (
     "Hello, world! It's 3:45 p.m. and I'LL be there; you've 12345 reasons.",
@@ -42,23 +40,30 @@ class GgufCertificate:
     """What ``gguf_certificate.json`` says of the file beside it.
 
     Attributes:
-        agreement: of the file, as transformers reads it, with the merged model it was written from.
+        agreement: of the file, as transformers reads it, with ``reference``.
         rule: what ``agreement`` had to keep.
         reference: what the file was compared with.
-        tokens: ``texts`` that were split by the file's tokenizer and by the model's, all into the same ``ids``.
-        merge: what ``merge_certificate.json`` of the merged model says.
+        trained_precision: where the adapter was trained in less than float32, how far the file lies from the adapter in that
+            precision, whose products are rounded on their own; else None.
+        tokens: ``texts`` that were split by the file's tokenizer and by the adapter's, all into the same ``ids``.
         probe: what the rows were.
         written: ``file``, ``precision``, ``bytes`` and ``digest``.
+        adapter: ``kind`` and ``params``, where known, and ``digest``.
+        base: ``name``, ``revision``, ``digest``, ``dtype``, ``quantization`` and ``seed`` of the adapter's base.
+        environment: versions, Python, device, threads and date.
         format: of this file.
     """
 
     agreement: Agreement
     rule: str
     reference: str
+    trained_precision: Agreement | None
     tokens: Mapping[str, int]
-    merge: Mapping[str, Any]
     probe: Mapping[str, Any]
     written: Mapping[str, Any]
+    adapter: Mapping[str, Any]
+    base: Mapping[str, Any]
+    environment: Mapping[str, Any]
     format: int = _FORMAT
 
     def write(self, folder: Path) -> None:
@@ -68,47 +73,38 @@ class GgufCertificate:
 
 
 def certify_gguf(
-    adapter: Path, whole: Predictor, file: Path, precision: str, merge: Mapping[str, Any], texts: Sequence[str]
+    adapter: Path, tokenizer: PreTrainedTokenizerBase, file: Path, precision: str, texts: Sequence[str]
 ) -> GgufCertificate:
-    """Open a GGUF file as a user of transformers would, compare it with the model it was written from, and say how alike.
+    """Open a GGUF file as a user of transformers would, compare it with the adapter on its base, and say how alike they are.
 
     Args:
-        adapter: the adapter folder, for what is said when it is refused.
-        whole: the merged model in float32.
+        adapter: the adapter folder.
+        tokenizer: the adapter's.
         file: the GGUF file.
         precision: of the file's weights.
-        merge: the merged model's own certificate.
         texts: what to compare on; random rows fill up to 256.
 
     Raises:
         AdapterError: the two differ by more than the rule allows, or one of the texts is split into other tokens.
     """
-    rows, probe = probe_rows(whole, texts)
-    model, tokenizer = _reopened(file)
-    agreement = compare_answers(whole.model, model, whole.tokenizer, rows)
-    _refuse_difference(agreement, adapter, precision)
+
+    def refuse(found: Agreement, probe: Mapping[str, Any]) -> None:
+        _refuse_difference(found, adapter, precision, random_rows=probe["random_rows"])
+
+    model, of_file = _reopened(file)
     split = [*texts, *TEXTS_TO_SPLIT]
-    ids = sum(len(_same_tokens(whole.tokenizer, tokenizer, text, adapter)) for text in split)
+    ids = sum(len(_same_tokens(tokenizer, of_file, text, adapter)) for text in split)
     return GgufCertificate(
-        agreement=agreement,
-        rule=_rule(precision),
-        reference="the merged model in float32; both opened by transformers, the file's weights unpacked to float32",
+        rule=f"argmax_agreement >= {_SMALLEST_AGREEMENT[precision]}",
         tokens={"texts": len(split), "ids": ids},
-        merge=merge,
-        probe=probe,
         written={
             "file": file.name,
             "precision": precision,
             "bytes": file.stat().st_size,
             "digest": ModelSource(file.name, str(file.parent), gguf_file=file.name).digest(),
         },
+        **compare_with_adapter(adapter, model, refuse, texts=texts),
     )
-
-
-def _rule(precision: str) -> str:
-    if precision == "F32":
-        return f"largest_logit_gap <= {_LARGEST_GAP}"
-    return f"argmax_agreement >= {_SMALLEST_AGREEMENT[precision]}"
 
 
 def _reopened(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -121,36 +117,30 @@ def _reopened(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
-def _refuse_difference(found: Agreement, adapter: Path, precision: str) -> None:
-    # Both are written so that a difference that is not a number is refused too.
-    if precision == "F32":
-        kept = found.largest_logit_gap <= _LARGEST_GAP
-        asked, next_step = f"{_LARGEST_GAP:g} apart is accepted", "Export to 'merged'."
-    else:
-        smallest = _SMALLEST_AGREEMENT[precision]
-        kept = found.argmax_agreement >= smallest and found.largest_logit_gap < float("inf")
-        asked = f"{smallest:.0%} is asked for"
-        next_step = (
-            f"Hold more of it: lightft.export({str(adapter)!r}, to='gguf', out=..., precision='F32'), or compare on texts "
-            "such as it will read, with probe=[...]: random tokens are harder."
-        )
-    if not kept:
-        raise AdapterError(
-            f"In {precision}, the GGUF file answers {found.argmax_agreement:.2%} of {found.positions:,} positions of "
-            f"{found.rows} probe rows as the merged model does, with logits up to {found.largest_logit_gap:.3g} apart; "
-            f"{asked}. Nothing was written. {next_step}"
-        )
+def _refuse_difference(found: Agreement, adapter: Path, precision: str, *, random_rows: int) -> None:
+    smallest = _SMALLEST_AGREEMENT[precision]
+    # Written so that a difference that is not a number is refused too.
+    if found.argmax_agreement >= smallest and found.largest_logit_gap < float("inf"):
+        return
+    more = f"Hold more of it: lightft.export({str(adapter)!r}, to='gguf', out=..., precision='F32')."
+    next_step = "Export to 'merged'." if precision == "F32" else more
+    harder = " Or compare on texts such as it will read, with probe=[...]: random tokens are harder."
+    raise AdapterError(
+        f"In {precision}, the GGUF file answers {found.argmax_agreement:.2%} of {found.positions:,} positions of "
+        f"{found.rows} probe rows as the adapter does, with logits up to {found.largest_logit_gap:.3g} apart; "
+        f"{smallest:.1%} is asked for. Nothing was written. {next_step}{harder if random_rows else ''}"
+    )
 
 
 def _same_tokens(
-    of_model: PreTrainedTokenizerBase, of_file: PreTrainedTokenizerBase, text: str, adapter: Path
+    of_adapter: PreTrainedTokenizerBase, of_file: PreTrainedTokenizerBase, text: str, adapter: Path
 ) -> list[int]:
     """Return the tokens of a text, special ones included, which must be the same by both tokenizers."""
-    expected, found = (tokenizer(text)["input_ids"] for tokenizer in (of_model, of_file))
+    expected, found = (tokenizer(text)["input_ids"] for tokenizer in (of_adapter, of_file))
     if expected != found:
         raise AdapterError(
-            f"The tokenizer in the GGUF file of {adapter} splits {text[:60]!r} into other tokens than the model's, so that "
-            "the model would read another text. Nothing was written. Export to 'merged', and convert that folder with "
+            f"The tokenizer in the GGUF file of {adapter} splits {text[:60]!r} into other tokens than the adapter's, so "
+            "that the model would read another text. Nothing was written. Export to 'merged', and convert that folder with "
             "llama.cpp's own convert_hf_to_gguf.py."
         )
     ids: list[int] = expected
