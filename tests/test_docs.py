@@ -138,7 +138,7 @@ def test_shell_commands_of_the_guide_run(
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shell = "".join(re.findall(r"```console\n(.*?)```", pages, re.DOTALL))
     commands = [shlex.split(line, comments=True) for line in shell.splitlines() if line.startswith("lightft ")]
-    assert {command[1] for command in commands} == {"compare", "extract", "run", "predict"}
+    assert {command[1] for command in commands} == {"compare", "export", "extract", "run", "predict"}
     (project_folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     shutil.copytree(tiny_llama, project_folder / "extractor/adapter")
     LLMNERExtractor(project_folder / "extractor/adapter", ["PER"]).save()
