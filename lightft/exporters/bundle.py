@@ -22,7 +22,6 @@ from lightft.checkpoint import MANIFEST_NAME, Manifest
 from lightft.errors import InvalidSettingError
 from lightft.exporters.bundle_packages import requirements, write_own_wheel
 from lightft.exporters.exporter import export, register
-from lightft.exporters.model_card import write_model_card
 
 __all__ = ["bundle", "pack"]
 
@@ -69,8 +68,6 @@ def bundle(
         layout = Path(unfinished) / name
         layout.mkdir()
         export(adapter, to=model, out=layout / "model", **given)
-        if not (layout / "model" / "README.md").exists():
-            write_model_card(adapter, layout / "model", "onnx")
         write_own_wheel(layout / "wheels")
         pinned = requirements(["serve", "onnx"] if model == "onnx-int8" else ["serve"])
         (layout / "requirements.txt").write_text(pinned, encoding="utf-8")
