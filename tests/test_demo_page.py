@@ -82,6 +82,17 @@ def test_entities_that_touch_nest_or_cross_are_all_drawn(browser: Browser, servi
     page.close()
 
 
+def test_of_two_entities_that_begin_together_the_longer_is_drawn_around_the_other(
+    browser: Browser, service: Service
+) -> None:
+    service.models = [tagger("tagger", {"New": "ORG", "New York": "LOC"})]
+    page = opened(browser, service.url)
+    write(page, "in New York")
+    ask(page)
+    assert marks(page) == [("New York", "LOC 0.91", False), ("New", "ORG 0.98", False)]
+    page.close()
+
+
 def test_a_key_press_asks_and_escape_clears_and_brings_back(browser: Browser, service: Service) -> None:
     page = opened(browser, service.url)
     write(page, "Bert")
@@ -257,10 +268,15 @@ def test_a_later_question_is_the_one_that_is_answered(browser: Browser, service:
     page.until("document.getElementById('status').textContent === 'careful: at work…'")
     page.press("Escape")
     page.until("document.getElementById('status').textContent === 'Stopped.'")
+
+    for text in ("Bert", "Anna Berg"):
+        write(page, text)
+        page.press("Enter", ctrl=True)
+    assert shown(page, "#status") == "careful: at work…"
     service.goes_on.set()
-    write(page, "Anna Berg")
-    ask(page)
+    page.until("document.querySelector('mark')")
     assert [text for text, _, _ in marks(page)] == ["Anna Berg"]
+    assert shown(page, "#status") == "careful: 1 entity."
     page.close()
 
 
@@ -352,6 +368,7 @@ def test_a_key_is_asked_for_and_sent(browser: Browser) -> None:
             page.press("Enter")
             page.until(f"document.getElementById('problem').textContent.startsWith('{complaint}')")
             page.run("document.getElementById('key').value = ''")
+            assert page.run("sessionStorage.length") == 0
 
         page.type("se-cret")
         page.press("Enter")
