@@ -176,7 +176,6 @@ def test_parameters_are_checked_at_fit(tiny_bert: Path) -> None:
         "check_mixin_order",
         "check_valid_tag_types",
         "check_estimator_tags_renamed",
-        "check_fit_score_takes_y",
     ],
 )
 def test_it_passes_the_checks_of_scikit_learn_that_do_not_feed_numbers(tiny_bert: Path, check: str) -> None:
