@@ -19,6 +19,7 @@ from lightft.checkpoint import MANIFEST_NAME, Manifest, load_adapter, tokenizer_
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import ModelLoader, provenance_of
 from lightft.models.quantization import dequantized, guard_cpu_kernels
+from lightft.portable.description import is_onnx_folder
 from lightft.records import Answer, Example, Message, Prediction
 from lightft.spans import bio_labels, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
@@ -122,6 +123,10 @@ def load(
         ModelLoadError: the base model cannot be found.
     """
     folder = Path(path)
+    if is_onnx_folder(folder):
+        raise AdapterError(
+            f"{folder} is an ONNX folder, which needs no torch. Open it with lightft.portable.load_onnx({str(folder)!r})."
+        )
     if (folder / MANIFEST_NAME).is_file():
         return _open_described(folder, base, device, dequantize=dequantize)
     if (folder / "adapter_config.json").is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,23 @@ from lightft.models.quiet import quiet_transformers
 from lightft.records import Example
 from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_tokens_around
 
-__all__ = ["CERTIFICATE_NAME", "Agreement", "Held", "MergeCertificate", "certify", "compare_answers", "probe_rows"]
+__all__ = [
+    "CERTIFICATE_NAME",
+    "Agreement",
+    "Held",
+    "MergeCertificate",
+    "certify",
+    "compare_answers",
+    "compare_with_adapter",
+    "digest_of",
+    "probe_rows",
+]
 
 CERTIFICATE_NAME = "merge_certificate.json"
 _FORMAT = 1
 _PROBE_ROWS = 256
 _SHORTEST, _LONGEST = 8, 64
+_LONGEST_ROW = 512
 _SEED = 0
 _LARGEST_GAP = 1e-4
 _SMALLEST_AGREEMENT = 0.99
@@ -119,38 +130,68 @@ def certify(
     Raises:
         AdapterError: the two differ by more than the rule allows.
     """
+
+    def refuse(found: Agreement, probe: Mapping[str, Any]) -> None:
+        _refuse_difference(found, held, adapter, random_rows=probe["random_rows"])
+
+    return MergeCertificate(
+        rule=f"largest_logit_gap <= {_LARGEST_GAP}" if held.is_exact else f"argmax_agreement >= {_SMALLEST_AGREEMENT}",
+        written={**asdict(held), "digest": digest_of(folder)},
+        **compare_with_adapter(adapter, written, refuse, texts=texts),
+    )
+
+
+def compare_with_adapter(
+    adapter: Path,
+    written: Callable[..., Any],
+    refuse: Callable[[Agreement, Mapping[str, Any]], None],
+    *,
+    texts: Sequence[str] = (),
+    longest_rows: int = 0,
+) -> dict[str, Any]:
+    """Compare what was written with the adapter itself, and return what a certificate says of any such comparison.
+
+    Args:
+        adapter: the adapter folder.
+        written: called like a transformers model.
+        refuse: raises where the agreement is too small; it is also given what the rows were.
+        texts: what to compare on; random rows fill up to 256.
+        longest_rows: how many random rows more are as long as the model reads, 512 tokens at most.
+    """
     manifest = Manifest.read(adapter) if (adapter / MANIFEST_NAME).is_file() else None
     rounded = manifest is not None and manifest.base["dtype"] != "float32"
     predictor = _load_quietly(adapter, dequantize=rounded)
     base = manifest.base if manifest is not None else _described_base(predictor)
     rows, probe = probe_rows(predictor, texts)
+    if longest_rows:
+        length = min(_LONGEST_ROW, predictor.max_length)
+        rows += _random_rows(predictor, longest_rows, (length, length))
+        probe |= {"longest_rows": longest_rows, "their_length": length}
     reference: Any = predictor.model.float() if rounded else predictor.model
     agreement = compare_answers(reference, written, predictor.tokenizer, rows)
-    _refuse_difference(agreement, held, adapter, random_rows=probe["random_rows"])
+    refuse(agreement, probe)
     trained_precision = None
     if rounded:
         del predictor, reference
         trained = _load_quietly(adapter, dequantize=False)
         trained_precision = compare_answers(trained.model, written, trained.tokenizer, rows)
     trained_as = Held(base["dtype"], base["quantization"])
-    return MergeCertificate(
-        agreement=agreement,
-        rule=f"largest_logit_gap <= {_LARGEST_GAP}" if held.is_exact else f"argmax_agreement >= {_SMALLEST_AGREEMENT}",
-        reference=f"the adapter on its own base as trained ({trained_as}), its products in float32",
-        trained_precision=trained_precision,
-        probe=probe,
-        written={**asdict(held), "digest": _digest(folder)},
-        adapter={**(manifest.adapter if manifest is not None else {}), "digest": _digest(adapter)},
-        base=base,
-        environment=environment_of(torch.device("cpu")),
-    )
+    return {
+        "agreement": agreement,
+        "reference": f"the adapter on its own base as trained ({trained_as}), its products in float32",
+        "trained_precision": trained_precision,
+        "probe": probe,
+        "adapter": {**(manifest.adapter if manifest is not None else {}), "digest": digest_of(adapter)},
+        "base": base,
+        "environment": environment_of(torch.device("cpu")),
+    }
 
 
 @torch.inference_mode()
 def compare_answers(
-    reference: PreTrainedModel, other: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoding]
+    reference: PreTrainedModel, other: Callable[..., Any], tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoding]
 ) -> Agreement:
-    """Return how alike two models, both in eval mode, answer ``rows``."""
+    """Return how alike two models, both in eval mode, answer ``rows``; ``other`` need only be called like a model."""
     gap, agreeing, positions = torch.zeros(()), 0, 0
     for batch_rows in _batches([len(row.input_ids) for row in rows], max_tokens=forward_tokens(reference)):
         batch = pad_batch([rows[row] for row in batch_rows], tokenizer)
@@ -184,7 +225,7 @@ def probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encodin
     """Return the rows to compare on, texts first, and what they are."""
     examples = [Example(str(number), text) for number, text in enumerate(texts)]
     rows, counts = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
-    random_rows = _random_rows(predictor, max(0, _PROBE_ROWS - len(rows)))
+    random_rows = _random_rows(predictor, max(0, _PROBE_ROWS - len(rows)), _lengths(predictor))
     described = {
         "texts": len(texts),
         "text_rows": len(rows),
@@ -196,14 +237,14 @@ def probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encodin
     return [*rows, *random_rows], described
 
 
-def _random_rows(predictor: Predictor, count: int) -> list[Encoding]:
+def _random_rows(predictor: Predictor, count: int, lengths: Sequence[int]) -> list[Encoding]:
     """Return rows of ordinary tokens in random order, with the tokenizer's special tokens around them."""
     tokenizer = predictor.tokenizer
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     known = predictor.model.get_input_embeddings().weight.shape[0]
     ordinary = sorted(index for index in set(tokenizer.get_vocab().values()) - special if index < known)
     before, after = special_tokens_around(tokenizer)
-    shortest, longest = _lengths(predictor)
+    shortest, longest = lengths
     generator = torch.Generator().manual_seed(_SEED)
     rows = []
     for _ in range(count):
@@ -259,5 +300,6 @@ def _described_base(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
+    """Return the digest of the weights in a folder."""
     return ModelSource(str(folder), str(folder)).digest()

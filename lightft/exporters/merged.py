@@ -27,7 +27,7 @@ from lightft.models.precision import compute_dtype
 from lightft.models.quantization import quantization_config
 from lightft.models.quiet import quiet_transformers
 
-__all__ = ["merged"]
+__all__ = ["merged", "merged_model", "refuse_unmergeable"]
 
 _CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def merged(
         AdapterError: the adapter cannot be added to weights, its base is held in 8 bits, or the merged model answers
             otherwise than the adapter does.
     """
-    _refuse_unmergeable(adapter)
+    refuse_unmergeable(adapter)
     held = Held(dtype, quantization)
     with whole_or_nothing(out) as unfinished:
         # The card comes first, so that a run that cannot be read is refused before anything is loaded.
@@ -73,7 +73,7 @@ def merged(
     return out
 
 
-def _refuse_unmergeable(adapter: Path) -> None:
+def refuse_unmergeable(adapter: Path) -> None:
     """Refuse what no merging can come of, from its description alone."""
     described, is_peft = (adapter / MANIFEST_NAME).is_file(), (adapter / "adapter_config.json").is_file()
     if not described and not is_peft:
@@ -102,7 +102,7 @@ def _write(adapter: Path, folder: Path, held: Held) -> type[PreTrainedModel]:
     dtype = compute_dtype(held.dtype, _CPU)
     with quiet_transformers():
         predictor = load(adapter, device="cpu", dequantize=True)
-        model = _with_own_layers(_merge(predictor.model, adapter))
+        model = merged_model(predictor.model, adapter)
         if held.quantization is None:
             model.to(dtype).save_pretrained(folder)
         else:
@@ -112,6 +112,19 @@ def _write(adapter: Path, folder: Path, held: Held) -> type[PreTrainedModel]:
         manifest = Manifest.read(adapter)
         replace(manifest, base={**manifest.base, **asdict(held)}).write(folder)
     return type(model)
+
+
+def merged_model(model: Any, adapter: Path) -> PreTrainedModel:
+    """Return an ordinary model in float32 with the adapter's update in its weights; ``model`` cannot be used any more.
+
+    Args:
+        model: with its adapter, and no weight quantised.
+        adapter: its folder, for what is said when it is refused.
+
+    Raises:
+        AdapterError: peft cannot merge it.
+    """
+    return _with_own_layers(_merge(model, adapter))
 
 
 def _merge(model: Any, adapter: Path) -> PreTrainedModel:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from peft.utils import ModulesToSaveWrapper
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import head_modules, provenance_of
 from lightft.models.structure import keep_head_in_float32
-from lightft.tasks.decoding import Array, PathScores, padded_batches, scores_of_valid_bio
+from lightft.reading.decoding import PathScores, scores_of_valid_bio
 from lightft.tasks.head import IGNORED
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "add_transitions",
     "chain_scores",
     "conditional_logits",
-    "tag_probabilities",
 ]
 
 _PARAMETERS = ("transitions", "starts", "ends")
@@ -155,32 +153,6 @@ def conditional_logits(emissions: Tensor, labels: Tensor, scores: ChainScores) -
     continued = starts[gold].isneginf()[:, None]
     leading = torch.where(opens[:, None], starts.masked_fill(continued, 0.0), transitions[before])
     return leading + words + _scores_after(padded, lengths, scores)[chain, place], gold
-
-
-def tag_probabilities(rows: Sequence[Array], scores: ChainScores) -> list[Array]:
-    """Return the marginal probability of each word's tags, over all sequences (forward-backward, Rabiner 1989).
-
-    Args:
-        rows: per text, the words' emissions of shape (words, tags).
-        scores: of the chain.
-    """
-    probabilities: list[Array] = [np.zeros_like(text) for text in rows]
-    precise = ChainScores(*(part.detach().double().cpu() for part in scores))
-    for texts, lengths, padded in padded_batches(rows):
-        emissions, ends = torch.from_numpy(padded), torch.from_numpy(lengths)
-        marginals = (_scores_until(emissions, precise) + _scores_after(emissions, ends, precise)).softmax(-1).numpy()
-        for text, length, its_marginals in zip(texts, lengths, marginals, strict=True):
-            probabilities[text] = its_marginals[:length]
-    return probabilities
-
-
-def _scores_until(emissions: Tensor, scores: ChainScores) -> Tensor:
-    """Return, for each tag of each word, the log-sum of the scores of all sequences that end with it."""
-    reached = [scores.starts + emissions[:, 0]]
-    for position in range(1, emissions.shape[1]):
-        arriving = torch.logsumexp(reached[-1][:, :, None] + scores.transitions, dim=1)
-        reached.append(arriving + emissions[:, position])
-    return torch.stack(reached, dim=1)
 
 
 def _scores_after(emissions: Tensor, lengths: Tensor, scores: ChainScores) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +15,8 @@ from lightft.batching import inference_batches
 from lightft.errors import InvalidPluginError, ModelLoadError
 from lightft.models import ModelLoader
 from lightft.models.prompts import virtual_tokens
+from lightft.reading import windows
+from lightft.reading.rows import IGNORED, Encoding
 from lightft.records import Example, Prediction
 from lightft.registry import Registry
 
@@ -37,30 +38,6 @@ __all__ = [
 
 _MOST_TOKENS = 8192
 _MOST_SCORES = 2**28 // 4
-IGNORED = -100
-"""The label of a position that carries no loss."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One row for the model: an example, or one window of a long one.
-
-    Attributes:
-        example: position of the example in the sequence that was encoded.
-        input_ids: token ids, special tokens included.
-        labels: one per token (IGNORED where there is no loss), or a single class for the whole text.
-        words: ``(word, token)`` pairs that this row answers, by number (token classification).
-    """
-
-    example: int
-    input_ids: list[int]
-    labels: list[int]
-    words: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def label_count(self) -> int:
-        """How many positions carry loss: what the summed loss of a step is divided by."""
-        return sum(label != IGNORED for label in self.labels)
 
 
 class TaskHead(Protocol):
@@ -175,13 +152,13 @@ def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int]
     """Return the ids a tokenizer puts before and after a text, such as ``[CLS]`` and ``[SEP]``."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
-    for before in range(len(whole) - len(bare) + 1):
-        if whole[before : before + len(bare)] == bare:
-            return whole[:before], whole[before + len(bare) :]
-    raise ModelLoadError(
-        f"The tokenizer {tokenizer.name_or_path!r} changes the tokens of a text when it adds its special tokens, so a long "
-        "text cannot be cut into windows. Use its model for text classification only."
-    )
+    around = windows.special_tokens_around(bare, whole)
+    if around is None:
+        raise ModelLoadError(
+            f"The tokenizer {tokenizer.name_or_path!r} changes the tokens of a text when it adds its special tokens, so a "
+            "long text cannot be cut into windows. Use its model for text classification only."
+        )
+    return around
 
 
 def pad_batch(

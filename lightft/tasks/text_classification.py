@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import DataError
 from lightft.models import ModelLoader
 from lightft.models.bidirectional import lift_causal_mask
+from lightft.reading.classifying import classified_prediction
 from lightft.records import Example, Prediction
 from lightft.tasks.head import IGNORED, TASKS, Encoding, forward_in_batches, pad_batch
 from lightft.tasks.losses import LossSettings
@@ -96,20 +97,14 @@ class TextClassification(LossSettings):
         # Gold is copied from the example; an unknown class there must not stop a prediction.
         unlabelled = [Example(example.id, example.text) for example in examples]
         encodings, _ = self.encode(unlabelled, tokenizer, max_length)
-        probabilities = torch.zeros(len(examples), len(self.labels))
-        for rows, _, logits in forward_in_batches(
+        logits = torch.zeros(len(examples), len(self.labels))
+        for rows, _, found in forward_in_batches(
             model, encodings, lambda batch: self.collate(batch, tokenizer), progress=progress
         ):
-            probabilities[rows] = logits.softmax(-1)
-        best = probabilities.argmax(-1).tolist()
+            logits[rows] = found
         return [
-            Prediction(
-                example.id,
-                example.target,
-                self.labels[winner],
-                probabilities=dict(zip(self.labels, row, strict=True)),
-            )
-            for example, winner, row in zip(examples, best, probabilities.tolist(), strict=True)
+            classified_prediction(example, row, self.labels)
+            for example, row in zip(examples, logits.numpy(), strict=True)
         ]
 
     def _label(self, example: Example, index: Mapping[str, int]) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,10 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightft.errors import DataError, InvalidSettingError, suggest
 from lightft.models import ModelLoader
 from lightft.models.bidirectional import lift_causal_mask
-from lightft.records import Example, Prediction, Span
-from lightft.spans import bio_labels, spans_to_tags, split_tag, tags_to_word_spans
-from lightft.tasks.crf import ChainScores, add_transitions, chain_scores, conditional_logits, tag_probabilities
-from lightft.tasks.decoding import Array, best_paths, scores_of_valid_bio
+from lightft.reading.tagging import DECODINGS, decode_tags, scores_of_words, tagged_prediction
+from lightft.reading.windows import Offsets, TokenizedText, Tokenizing, Window, read_windows, tokenize_words, words_of
+from lightft.records import Example, Prediction
+from lightft.spans import bio_labels, spans_to_tags, split_tag
+from lightft.tasks.crf import add_transitions, chain_scores, conditional_logits
 from lightft.tasks.head import (
     IGNORED,
     TASKS,
@@ -29,11 +29,8 @@ from lightft.tasks.head import (
     special_tokens_around,
 )
 from lightft.tasks.losses import LossSettings
-from lightft.tasks.windows import TokenizedText, best_windows, tokenize_words, windows_of, words_of
 
 __all__ = ["TokenClassification"]
-
-_DECODINGS = ("constrained", "argmax", "crf")
 
 
 @TASKS.register("token-classification")
@@ -67,8 +64,8 @@ class TokenClassification(LossSettings):
     task_type: ClassVar[str] = "TOKEN_CLS"
 
     def __post_init__(self) -> None:
-        if self.decoding not in _DECODINGS:
-            raise InvalidSettingError(f"No decoding named {self.decoding!r}. {suggest(self.decoding, _DECODINGS)}")
+        if self.decoding not in DECODINGS:
+            raise InvalidSettingError(f"No decoding named {self.decoding!r}. {suggest(self.decoding, DECODINGS)}")
         expected = bio_labels(self.labels)
         if self.tags and set(self.tags) != set(expected):
             odd = sorted(set(self.tags) ^ set(expected))
@@ -101,7 +98,7 @@ class TokenClassification(LossSettings):
         cannot be learned, and count as missed), ``words_without_tokens`` that the tokenizer drops.
         """
         counts: Counter[str] = Counter()
-        texts = tokenize_words(examples, tokenizer)
+        texts = tokenize_words(examples, _tokenizing(tokenizer))
         gold = [self._gold_tags(example, text.words, counts) for example, text in zip(examples, texts, strict=True)]
         return self._windows(texts, gold, tokenizer, max_length, counts), +counts
 
@@ -132,20 +129,14 @@ class TokenClassification(LossSettings):
         all sequences of tags.
         """
         del validating
-        texts = tokenize_words(examples, tokenizer)
+        texts = tokenize_words(examples, _tokenizing(tokenizer))
         encodings = self._windows(texts, [None] * len(texts), tokenizer, max_length, Counter())
-        # A word without a token of its own reads as outside, or as part of the entity that goes on after it.
-        log_probabilities = [self._unread(len(text.words)) for text in texts]
-        for rows, _, logits in forward_in_batches(
-            model, encodings, lambda batch: self.collate(batch, tokenizer), progress=progress
-        ):
-            batch = logits.log_softmax(-1).numpy()
-            for place, row in enumerate(rows):
-                for word, token in encodings[row].words:
-                    log_probabilities[encodings[row].example][word] = batch[place, token]
-        decoded = self._decode(log_probabilities, chain_scores(model) if self.decoding == "crf" else None)
+        batches = forward_in_batches(model, encodings, lambda batch: self.collate(batch, tokenizer), progress=progress)
+        words = scores_of_words(texts, encodings, ((rows, logits.numpy()) for rows, _, logits in batches), self.tags)
+        chain = chain_scores(model).to_numpy() if self.decoding == "crf" else None
+        decoded = decode_tags(words, self.tags, self.decoding, chain)
         return [
-            self._prediction(example, text, scored_tags)
+            tagged_prediction(example, text, scored_tags)
             for example, text, scored_tags in zip(examples, texts, decoded, strict=True)
         ]
 
@@ -177,15 +168,12 @@ class TokenClassification(LossSettings):
         room = max_length - len(before) - len(after)
         for row, (text, its_gold) in enumerate(zip(texts, gold, strict=True)):
             counts["words_without_tokens"] += text.pieces.count(0)
-            windows = windows_of(len(text.input_ids), room)
+            windows = read_windows(text, room)
             counts["extra_windows"] += len(windows) - 1
-            answered_in = best_windows(text.word_of, windows)
-            for window, (start, end) in enumerate(windows):
-                answered = [word if answered_in.get(word) == window else -1 for word in text.word_of[start:end]]
-                labels, answers = self._label_tokens(answered, its_gold, len(before))
-                input_ids = [*before, *text.input_ids[start:end], *after]
-                labels += [IGNORED] * (len(input_ids) - len(labels))
-                encodings.append(Encoding(row, input_ids, labels, answers))
+            for window in windows:
+                labels = [IGNORED] * len(before) + self._label_tokens(window, its_gold) + [IGNORED] * len(after)
+                input_ids = [*before, *window.input_ids, *after]
+                encodings.append(Encoding(row, input_ids, labels, window.answers(len(before))))
         return encodings
 
     def _gold_tags(self, example: Example, words: Sequence[tuple[int, int]], counts: Counter[str]) -> list[int] | None:
@@ -205,65 +193,32 @@ class TokenClassification(LossSettings):
         counts["unalignable_spans"] += len(unalignable)
         return [self.tags.index(tag) for tag in tags]
 
-    def _label_tokens(
-        self, word_of: Sequence[int], gold: Sequence[int] | None, before: int
-    ) -> tuple[list[int], tuple[tuple[int, int], ...]]:
-        """Return the labels of ``before`` special tokens and the tokens of ``word_of``, and the (word, token) answers."""
-        labels = [IGNORED] * before
-        answers: dict[int, int] = {}
-        for token, word in enumerate(word_of):
-            is_first = word >= 0 and word not in answers
-            if is_first:
-                answers[word] = before + token
-            if gold is None or word < 0 or not (is_first or self.label_all_subtokens):
+    def _label_tokens(self, window: Window, gold: Sequence[int] | None) -> list[int]:
+        """Return the label of each token of a window."""
+        if gold is None:
+            return [IGNORED] * len(window.word_of)
+        labels, seen = [], set()
+        for word in window.word_of:
+            is_first = word not in seen
+            seen.add(word)
+            if word < 0 or not (is_first or self.label_all_subtokens):
                 labels.append(IGNORED)
             else:
                 labels.append(gold[word] if is_first else self._continued(gold[word]))
-        return labels, tuple(answers.items())
+        return labels
 
     def _continued(self, tag: int) -> int:
         """Return the tag of a further sub-token: B- is kept for the first only."""
         name = self.tags[tag]
         return self.tags.index(f"I-{name[2:]}") if name.startswith("B-") else tag
 
-    def _unread(self, words: int) -> Array:
-        """Return scores of words of which nothing is known: slightly for O, then for I-."""
-        preference = {"O": 0.0, "I": -0.01, "B": -0.02}
-        row = np.array([preference[tag[0]] for tag in self.tags], dtype=np.float32)
-        return np.tile(row, (words, 1))
 
-    def _decode(self, log_probabilities: Sequence[Array], chain: ChainScores | None) -> list[list[tuple[str, float]]]:
-        probabilities = [np.exp(rows) for rows in log_probabilities]
-        if chain is not None:
-            paths = best_paths(log_probabilities, chain.to_numpy())
-            probabilities = tag_probabilities(log_probabilities, chain)
-        elif self.decoding == "argmax":
-            paths = [rows.argmax(-1) for rows in log_probabilities]
-        else:
-            paths = best_paths(log_probabilities, scores_of_valid_bio(self.tags))
-        return [
-            [(self.tags[tag], float(row[tag])) for tag, row in zip(path, rows, strict=True)]
-            for path, rows in zip(paths, probabilities, strict=True)
-        ]
+def _tokenizing(tokenizer: PreTrainedTokenizerBase) -> Tokenizing:
+    def tokenize(texts: list[str]) -> Iterable[tuple[list[int], Offsets]]:
+        found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return zip(found["input_ids"], found["offset_mapping"], strict=True)
 
-    def _prediction(
-        self, example: Example, text: TokenizedText, scored_tags: Sequence[tuple[str, float]]
-    ) -> Prediction:
-        words = text.words
-        tags = tuple(tag for tag, _ in scored_tags)
-        spans = tuple(
-            Span(
-                words[first][0],
-                words[end - 1][1],
-                label,
-                text=example.text[words[first][0] : words[end - 1][1]],
-                score=float(np.mean([score for _, score in scored_tags[first:end]])),
-            )
-            for first, end, label in tags_to_word_spans(tags)
-        )
-        return Prediction(
-            example.id, example.target, spans, words=words, tags=tags, pieces=text.pieces, text=example.text
-        )
+    return tokenize
 
 
 def _type_of(tag: str) -> str:

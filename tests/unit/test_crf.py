@@ -21,6 +21,7 @@ from lightft import Example, LoRATrainer, ModelLoader, QLoRATrainer, TaskData
 from lightft.contracts.tiny_models import LABELS, PAIRS, Pair, save_base
 from lightft.errors import AdapterError, InvalidSettingError
 from lightft.models import head_modules
+from lightft.reading.decoding import PathScores, best_paths, scores_of_valid_bio, tag_probabilities
 from lightft.spans import allowed_starts, allowed_transitions, bio_labels
 from lightft.tasks import TokenClassification
 from lightft.tasks.crf import (
@@ -29,9 +30,7 @@ from lightft.tasks.crf import (
     add_transitions,
     chain_scores,
     conditional_logits,
-    tag_probabilities,
 )
-from lightft.tasks.decoding import PathScores, best_paths, scores_of_valid_bio
 from tests.tiny_models import TYPES, tagged, tagged_texts, tokenizer_of
 
 TAGS = bio_labels(("A", "B"))
@@ -134,7 +133,7 @@ def test_a_chain_without_scores_is_an_independent_softmax_for_each_word() -> Non
     torch.testing.assert_close(logits.log_softmax(-1), emissions[labels >= 0].log_softmax(-1))
     assert torch.equal(gold, labels[labels >= 0])
     rows = [text.double().numpy() for text in emissions]
-    for text, marginals in zip(emissions, tag_probabilities(rows, nothing), strict=True):
+    for text, marginals in zip(emissions, tag_probabilities(rows, nothing.to_numpy()), strict=True):
         np.testing.assert_allclose(marginals, text.softmax(-1).numpy(), rtol=1e-5)
     paths = best_paths(rows, nothing.to_numpy())
     np.testing.assert_array_equal(np.stack(paths), emissions.argmax(-1).numpy())
@@ -180,7 +179,7 @@ def test_probabilities_and_best_paths_are_those_of_trying_every_sequence(seed: i
     scores = random_scores(seed)
     rng = np.random.default_rng(seed)
     rows = [2 * rng.standard_normal((int(length), len(TAGS))) for length in rng.integers(0, 6, 25)]
-    probabilities, paths = tag_probabilities(rows, scores), best_paths(rows, scores.to_numpy())
+    probabilities, paths = tag_probabilities(rows, scores.to_numpy()), best_paths(rows, scores.to_numpy())
     for emissions, its_probabilities, path in zip(rows, probabilities, paths, strict=True):
         assert its_probabilities.shape == emissions.shape
         if not len(emissions):
@@ -221,7 +220,7 @@ def test_a_long_texts_probabilities_are_precise() -> None:
     rng = np.random.default_rng(0)
     scores = random_scores(1)
     text = 20 * rng.standard_normal((4000, len(TAGS)))
-    (probabilities,) = tag_probabilities([text], scores)
+    (probabilities,) = tag_probabilities([text], scores.to_numpy())
     np.testing.assert_allclose(probabilities.sum(-1), 1.0)
     assert probabilities.min() >= 0
 

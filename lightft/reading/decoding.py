@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightft.spans import allowed_starts, allowed_transitions
 
-__all__ = ["PathScores", "best_paths", "padded_batches", "scores_of_valid_bio"]
+__all__ = ["Array", "PathScores", "best_paths", "padded_batches", "scores_of_valid_bio", "tag_probabilities"]
 
 _TEXTS_PER_BATCH = 256
 
@@ -52,6 +52,22 @@ def best_paths(rows: Sequence[Array], scores: PathScores) -> list[Array]:
     return paths
 
 
+def tag_probabilities(rows: Sequence[Array], scores: PathScores) -> list[Array]:
+    """Return the marginal probability of each word's tags, over all sequences (forward-backward, Rabiner 1989).
+
+    Args:
+        rows: per text, the words' scores of shape (words, tags).
+        scores: of the sequence itself.
+    """
+    probabilities: list[Array] = [np.zeros_like(text) for text in rows]
+    for texts, lengths, padded in padded_batches(rows):
+        sums = _sums_until(padded, scores) + _sums_after(padded, lengths, scores)
+        marginals = np.exp(sums - _log_sum_exp(sums, axis=-1)[..., None])
+        for text, length, its_marginals in zip(texts, lengths, marginals, strict=True):
+            probabilities[text] = its_marginals[:length]
+    return probabilities
+
+
 def padded_batches(rows: Sequence[Array]) -> Iterator[tuple[list[int], Array, Array]]:
     """Yield ``(texts, lengths, scores)`` of texts of like length, those without words left out.
 
@@ -83,3 +99,33 @@ def _viterbi(words: Array, lengths: Array, scores: PathScores) -> Array:
     for position in range(longest - 1, 0, -1):
         paths[:, position - 1] = came_from[every_text, position, paths[:, position]]
     return paths
+
+
+def _sums_until(words: Array, scores: PathScores) -> Array:
+    """Return, for each tag of each word, the log-sum of the scores of all sequences that end with it."""
+    reached = [scores.starts + words[:, 0]]
+    for position in range(1, words.shape[1]):
+        arriving = _log_sum_exp(reached[-1][:, :, None] + scores.transitions, axis=1)
+        reached.append(arriving + words[:, position])
+    return np.stack(reached, axis=1)
+
+
+def _sums_after(words: Array, lengths: Array, scores: PathScores) -> Array:
+    """Return, for each tag of each word, the log-sum of the scores of all ways to go on after it."""
+    after = np.tile(scores.ends, (len(words), 1))
+    found = [after]
+    for position in range(words.shape[1] - 1, 0, -1):
+        onward = scores.transitions + (words[:, position] + after)[:, None, :]
+        alive = (position < lengths)[:, None]
+        after = np.where(alive, _log_sum_exp(onward, axis=-1), scores.ends)
+        found.append(after)
+    return np.stack(found[::-1], axis=1)
+
+
+def _log_sum_exp(scores: Array, axis: int) -> Array:
+    """Return the logarithm of the sum of exponentials; −inf where all are."""
+    highest = scores.max(axis, keepdims=True)
+    highest = np.where(np.isneginf(highest), 0.0, highest)
+    with np.errstate(divide="ignore"):
+        summed: Array = np.log(np.exp(scores - highest).sum(axis)) + highest.squeeze(axis)
+    return summed

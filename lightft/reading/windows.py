@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-from transformers import PreTrainedTokenizerBase
 
 from lightft.errors import InvalidSettingError
 from lightft.records import Example
 from lightft.spans import split_words
 
-__all__ = ["TokenizedText", "best_windows", "tokenize_words", "windows_of", "words_of", "words_of_tokens"]
+__all__ = [
+    "Offsets",
+    "TokenizedText",
+    "Tokenizing",
+    "Window",
+    "best_windows",
+    "read_windows",
+    "special_tokens_around",
+    "tokenize_words",
+    "windows_of",
+    "words_of",
+    "words_of_tokens",
+]
+
+Offsets = Sequence[tuple[int, int]]
+"""``(start, end)`` of each token in its text, in characters."""
+
+Tokenizing = Callable[[list[str]], Iterable[tuple[list[int], Offsets]]]
+"""From texts to each text's token ids, without special tokens, and where the tokens stand."""
 
 # Windows of a long text share this share of their tokens, so that every word is read with context on both sides.
 _WINDOW_OVERLAP = 0.25
@@ -40,18 +56,64 @@ class TokenizedText:
         return tuple(tokens[word] for word in range(len(self.words)))
 
 
-def tokenize_words(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedText]:
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a text's tokens that the model reads at once.
+
+    Attributes:
+        input_ids: of each token, without special tokens.
+        word_of: the number of the word that the window answers at each token; −1 where it answers none.
+    """
+
+    input_ids: list[int]
+    word_of: list[int]
+
+    def answers(self, before: int) -> tuple[tuple[int, int], ...]:
+        """Return ``(word, token)`` of each word's first token, in a row that has ``before`` special tokens in front."""
+        first_token: dict[int, int] = {}
+        for token, word in enumerate(self.word_of):
+            if word >= 0:
+                first_token.setdefault(word, before + token)
+        return tuple(first_token.items())
+
+
+def tokenize_words(examples: Sequence[Example], tokenize: Tokenizing) -> list[TokenizedText]:
     """Return the words and tokens of each example."""
-    if not examples:
-        return []
-    tokenized = tokenizer(
-        [example.text for example in examples], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
     texts = []
-    for example, ids, offsets in zip(examples, tokenized["input_ids"], tokenized["offset_mapping"], strict=True):
+    tokenized = tokenize([example.text for example in examples]) if examples else ()
+    for example, (ids, offsets) in zip(examples, tokenized, strict=True):
         words = words_of(example)
         texts.append(TokenizedText(words, ids, words_of_tokens(example.text, offsets, words)))
     return texts
+
+
+def read_windows(text: TokenizedText, room: int) -> list[Window]:
+    """Return the windows of at most ``room`` tokens in which a text is read; each word is answered by one of them."""
+    windows = windows_of(len(text.input_ids), room)
+    answered_in = best_windows(text.word_of, windows)
+    return [
+        Window(
+            text.input_ids[start:end],
+            [word if answered_in.get(word) == window else -1 for word in text.word_of[start:end]],
+        )
+        for window, (start, end) in enumerate(windows)
+    ]
+
+
+def special_tokens_around(bare: list[int], whole: list[int]) -> tuple[list[int], list[int]] | None:
+    """Return the ids that stand before and after a text.
+
+    Args:
+        bare: the text's tokens alone.
+        whole: the same text's with special tokens.
+
+    Returns:
+        None where the text's own tokens are not among ``whole`` as they are.
+    """
+    for before in range(len(whole) - len(bare) + 1):
+        if whole[before : before + len(bare)] == bare:
+            return whole[:before], whole[before + len(bare) :]
+    return None
 
 
 def words_of(example: Example) -> tuple[tuple[int, int], ...]:
@@ -59,7 +121,7 @@ def words_of(example: Example) -> tuple[tuple[int, int], ...]:
     return example.words if example.words is not None else split_words(example.text)
 
 
-def words_of_tokens(text: str, offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
+def words_of_tokens(text: str, offsets: Offsets, words: Sequence[tuple[int, int]]) -> list[int]:
     """Return the number of the word each token belongs to, −1 for none.
 
     A token belongs to the first word it covers a character of. Offsets of some tokenizers include the space before a

@@ -1,0 +1,152 @@
+"""Export of a classifier to an ONNX folder, which onnxruntime and ``lightft.portable`` run without torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftConfig
+
+from lightft.checkpoint import MANIFEST_NAME, Manifest, whole_or_nothing
+from lightft.errors import AdapterError
+from lightft.exporters.exporter import register
+from lightft.exporters.merged import merged_model, refuse_unmergeable
+from lightft.exporters.model_card import write_model_card
+from lightft.exporters.onnx_certificate import certify_onnx, refuse_other_tokens
+from lightft.exporters.onnx_graph import quantize, require_packages, trace
+from lightft.inference import Predictor, load
+from lightft.models import head_modules, provenance_of
+from lightft.models.quiet import quiet_transformers
+from lightft.portable.description import OnnxDescription
+from lightft.portable.session import MODEL_NAME
+from lightft.tasks import TokenClassification
+from lightft.tasks.crf import chain_scores
+
+__all__ = ["onnx", "onnx_int8"]
+
+
+@register("onnx")
+def onnx(adapter: Path, out: Path, *, probe: Sequence[str] | None = None) -> Path:
+    """Write ``model.onnx`` in float32, its tokenizer, and what must be known to answer texts with it.
+
+    The graph takes ``input_ids`` and ``attention_mask``, int64 of any (rows, tokens), and gives float32 ``logits``. The
+    adapter is merged in float32 first, as ``"merged"`` does. The graph is then run by onnxruntime and compared with the
+    adapter on its own base, on the texts of ``probe`` and, up to 256 rows, on random tokens, and on four more rows as long
+    as the model reads; the figures stand beside it in ``onnx_certificate.json``. No logit may differ by more than 1e-4.
+    What does not keep this is not written.
+
+    Args:
+        adapter: the adapter folder.
+        out: the folder to write.
+        probe: texts to compare on, such as the model will read.
+
+    Raises:
+        AdapterError: the adapter is of a language model or cannot be merged, ONNX has no operator for something in the
+            model, or the graph answers otherwise than the adapter does.
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    return _export(adapter, out, "float32", probe or ())
+
+
+@register("onnx-int8")
+def onnx_int8(adapter: Path, out: Path, *, probe: Sequence[str] | None = None) -> Path:
+    """Write what ``"onnx"`` writes with the weights in 8 bits: a quarter of the size.
+
+    Args:
+        adapter: the adapter folder.
+        out: the folder to write.
+        probe: texts to compare on, such as the model will read.
+
+    Raises:
+        AdapterError: as ``"onnx"``, or the graph gives too many other answers than the adapter does.
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    return _export(adapter, out, "int8", probe or ())
+
+
+def _export(adapter: Path, out: Path, precision: str, texts: Sequence[str]) -> Path:
+    require_packages()
+    refuse_unmergeable(adapter)
+    _refuse_language_model(adapter)
+    with whole_or_nothing(out) as unfinished:
+        # The card comes first, so that a run that cannot be read is refused before anything is loaded.
+        write_model_card(adapter, unfinished, "onnx")
+        with quiet_transformers():
+            predictor = load(adapter, device="cpu", dequantize=True)
+        predictor.tokenizer.save_pretrained(unfinished)
+        tokens = refuse_other_tokens(predictor.tokenizer, unfinished, adapter, texts)
+        _describe(predictor, adapter, precision).write(unfinished)
+        in_8_bits = _write(predictor, adapter, unfinished, precision)
+        del predictor
+        certify_onnx(adapter, unfinished, in_8_bits=in_8_bits, tokens=tokens, texts=texts).write(unfinished)
+    return out
+
+
+def _refuse_language_model(adapter: Path) -> None:
+    described = (adapter / MANIFEST_NAME).is_file()
+    task = Manifest.read(adapter).task if described else PeftConfig.from_pretrained(str(adapter)).task_type
+    if task not in ("text-classification", "token-classification", "SEQ_CLS", "TOKEN_CLS"):
+        raise AdapterError(
+            f"The adapter in {adapter} is for {task}; an ONNX folder holds models that classify texts or tokens. Export a "
+            "language model to 'merged' or 'gguf'."
+        )
+
+
+def _describe(predictor: Predictor, adapter: Path, precision: str) -> OnnxDescription:
+    """Return what is needed to answer texts with the model; before it is merged, since its chain is the adapter's."""
+    head, tokenizer = predictor.head, predictor.tokenizer
+    manifest = Manifest.read(adapter) if (adapter / MANIFEST_NAME).is_file() else None
+    tags = head.tags if isinstance(head, TokenClassification) else None
+    return OnnxDescription(
+        task=head.name,
+        labels=tuple(head.labels),
+        outputs=tuple(tags or head.labels),
+        max_length=predictor.max_length,
+        precision=precision,
+        padding=tokenizer.pad_token_id or 0,
+        cut=tokenizer.truncation_side,
+        decoding=head.decoding if isinstance(head, TokenClassification) else None,
+        chain=_chain(predictor),
+        base=manifest.base if manifest is not None else {"name": _base_name(predictor)},
+        adapter=manifest.adapter if manifest is not None else {},
+    )
+
+
+def _chain(predictor: Predictor) -> dict[str, Any] | None:
+    """Return what a CRF learned of how tags follow each other; JSON has no −inf for what BIO forbids."""
+    head = predictor.head
+    if not isinstance(head, TokenClassification) or head.decoding != "crf":
+        return None
+    scores = chain_scores(predictor.model).to_numpy()._asdict()
+    return {part: np.where(np.isneginf(values), 0.0, values).tolist() for part, values in scores.items()}
+
+
+def _base_name(predictor: Predictor) -> str | None:
+    model: Any = predictor.model
+    found = provenance_of(model.get_base_model())
+    return found.source.name if found is not None else None
+
+
+def _write(predictor: Predictor, adapter: Path, folder: Path, precision: str) -> dict[str, int]:
+    """Write the graph, the model's config and the manifest; return how many parts of the graph are in 8 bits."""
+    model = merged_model(predictor.model, adapter).eval()
+    model.config.save_pretrained(folder)
+    if (adapter / MANIFEST_NAME).is_file():
+        manifest = Manifest.read(adapter)
+        replace(manifest, base={**manifest.base, "dtype": "float32", "quantization": None}).write(folder)
+    if precision == "float32":
+        trace(model, folder / MODEL_NAME)
+        return {}
+    found = provenance_of(model)
+    head = head_modules(model, found.new_parameters if found is not None else ())
+    exact = folder / "float32"
+    exact.mkdir()
+    trace(model, exact / MODEL_NAME)
+    in_8_bits = quantize(exact / MODEL_NAME, folder / MODEL_NAME, kept=head)
+    # A graph beyond 2 GB keeps each of its weights in a file of its own.
+    shutil.rmtree(exact)
+    return in_8_bits
