@@ -482,7 +482,7 @@ function bar(label, probability, isAnswer) {
 function showTexts(columns) {
   for (const column of columns) {
     const { new_tokens: tokens, finish } = column.answer;
-    column.state(finish === "stopped" ? "Stopped" : counted(tokens, "token") + (finish === "length" ? ", cut off there" : ""));
+    column.state(finish === "stopped" ? "Stopped" : counted(tokens, "token") + (finish === "length" ? ", cut off at the limit" : ""));
   }
   if (columns.length === 2 && columns.every((column) => column.answer.finish !== "stopped")) {
     const isSame = columns[0].answer.text === columns[1].answer.text;
