@@ -22,7 +22,7 @@ from lightft.serving.guard import Guard
 from lightft.serving.models import ServedModels
 from lightft.serving.observation import Observed
 from lightft.serving.problems import ClientGoneError, RefusedError, json_bytes, json_response
-from lightft.serving.service import Service
+from lightft.serving.service import GENERATE, PREDICT, Service
 from lightft.serving.settings import ServeSettings
 
 __all__ = ["create_app"]
@@ -67,8 +67,10 @@ def create_app(models: ServedModels, settings: ServeSettings | None = None) -> F
     app.add_middleware(
         Guard,
         settings=service.settings,
+        key=service.key,
         open_paths=_NEEDS_NO_KEY,
-        admission={"/predict": service.admit_texts, "/generate": service.admit_conversation},
+        admitted_by=service.admit,
+        guarded=frozenset({PREDICT, GENERATE}),
     )
     app.add_middleware(Observed, observation=service.observation, routes=lambda: paths)
     return app
@@ -114,7 +116,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 
 def _add_predict(app: FastAPI, service: Service) -> None:
     @app.post(
-        "/predict",
+        PREDICT,
         summary="The entities or the class of one text, or of each text of a list",
         response_model=schemas.EntitiesAnswer | schemas.ClassAnswer | schemas.ListAnswer,
         responses=_refusals(400, 401, 404, 408, 413, 415, 422, 503, 504),
@@ -133,7 +135,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 def _add_generate(app: FastAPI, service: Service) -> None:
     @app.post(
-        "/generate",
+        GENERATE,
         summary="What a language model writes, whole or as server-sent events",
         response_model=schemas.WrittenAnswer,
         responses=_refusals(400, 401, 404, 408, 413, 415, 422, 503, 504),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightft.records import Message
-from lightft.serving.problems import RefusedError
+from lightft.serving.problems import RefusedError, queue_full
 from lightft.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -50,20 +50,10 @@ class Writer:
         """How many conversations wait or are being answered."""
         return self._asked
 
-    def refuse_when_full(self) -> None:
-        """Refuse a request before it is read, where too many wait.
-
-        Raises:
-            RefusedError: 503 with ``Retry-After``.
-        """
-        if self._asked > self._settings.queue_generations:
-            raise RefusedError(
-                503,
-                "queue_full",
-                "Too many requests are waiting. Send it again after the seconds that the header Retry-After names",
-                (),
-                {"Retry-After": str(math.ceil(self._settings.generation_seconds / 10))},
-            )
+    def retry_after(self) -> int | None:
+        """Return the seconds after which to come back, where too many conversations wait now; else None."""
+        full = self._asked > self._settings.queue_generations
+        return math.ceil(self._settings.generation_seconds / 10) if full else None
 
     async def write(self, model: str, messages: Sequence[Message], max_new_tokens: int) -> AsyncIterator[str | Written]:
         """Yield an empty string when the model starts, each piece as it is written, and the whole at the end.
@@ -73,7 +63,9 @@ class Writer:
         Raises:
             RefusedError: 503 when too many wait, 413 or 422 when the model cannot be asked this, 504 when it is too late.
         """
-        self.refuse_when_full()
+        seconds = self.retry_after()
+        if seconds is not None:
+            raise queue_full(seconds)
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[str | Written | BaseException] = asyncio.Queue()
         over = threading.Event()

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lightft.serving.problems import JSON, ClientGoneError, RefusedError
 from lightft.serving.settings import ServeSettings
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "has_key"]
 
 _CLOSE = {"Connection": "close"}
 
@@ -22,22 +22,27 @@ class Guard:
     Args:
         app: what is guarded; it receives each body whole.
         settings: the limits.
+        key: what is asked for; None asks for none.
         open_paths: what needs no key.
-        admission: by path, what refuses a request when there is no room for it.
+        guarded: the paths whose requests have a body.
+        admitted_by: refuses a request to one of them when there is no room for it.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         settings: ServeSettings,
+        key: bytes | None,
         open_paths: frozenset[str],
-        admission: Mapping[str, Callable[[], None]],
+        guarded: frozenset[str],
+        admitted_by: Callable[[str], None],
     ) -> None:
         self._app = app
         self._settings = settings
-        self._key = settings.api_key.encode() if settings.api_key is not None else None
+        self._key = key
         self._open_paths = open_paths
-        self._admission = admission
+        self._guarded = guarded
+        self._admit = admitted_by
         self._open_bodies = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,11 +52,17 @@ class Guard:
             return
         path = scope["path"]
         headers = dict(scope["headers"])
-        if self._key is not None and path not in self._open_paths:
-            _refuse_without_key(headers, self._key)
-        if scope["method"] == "POST" and path in self._admission:
+        if path not in self._open_paths and not has_key(headers, self._key):
+            raise RefusedError(
+                401,
+                "key",
+                "This service asks for a key. Send it in the header Authorization: Bearer KEY, or X-API-Key: KEY",
+                ("header", "authorization"),
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if scope["method"] == "POST" and path in self._guarded:
             self._refuse_by_headers(headers)
-            self._admission[path]()
+            self._admit(path)
             receive = _whole(await self._body(receive), receive)
         await self._app(scope, receive, send)
 
@@ -121,17 +132,13 @@ class Guard:
         )
 
 
-def _refuse_without_key(headers: Mapping[bytes, bytes], key: bytes) -> None:
+def has_key(headers: Mapping[bytes, bytes], key: bytes | None) -> bool:
+    """Whether a request may pass: there is no key, or it has it. The time this takes does not tell how near it came."""
+    if key is None:
+        return True
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
     given = headers.get(b"x-api-key", bearer.strip() if scheme.lower() == b"bearer" else b"")
-    if not hmac.compare_digest(given, key):
-        raise RefusedError(
-            401,
-            "key",
-            "This service asks for a key. Send it in the header Authorization: Bearer KEY, or X-API-Key: KEY",
-            ("header", "authorization"),
-            {"WWW-Authenticate": "Bearer"},
-        )
+    return hmac.compare_digest(given, key)
 
 
 def _whole(body: bytes, receive: Receive) -> Receive:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightft.records import Answer
-from lightft.serving.problems import RefusedError
+from lightft.serving.problems import RefusedError, queue_full
 from lightft.serving.settings import ServeSettings
 
 __all__ = ["Batch", "MicroBatcher"]
@@ -101,22 +101,11 @@ class MicroBatcher:
         ahead = self._waiting_cost * self._seconds_per_cost
         return ahead + max(0.0, self._batch_ends - self._clock())
 
-    def refuse_when_full(self) -> None:
-        """Refuse a request before it is read, where it would have to wait too long.
-
-        Raises:
-            RefusedError: 503 with ``Retry-After``.
-        """
+    def retry_after(self) -> int | None:
+        """Return the seconds after which to come back, where a request would have to wait too long now; else None."""
         wait = self.seconds_to_wait()
         full = len(self._rows) >= self._settings.queue_texts and wait > self._settings.queue_ms / 1000
-        if full or wait > self._settings.deadline_seconds:
-            raise RefusedError(
-                503,
-                "queue_full",
-                "Too many requests are waiting. Send it again after the seconds that the header Retry-After names",
-                (),
-                {"Retry-After": str(max(1, math.ceil(wait)))},
-            )
+        return max(1, math.ceil(wait)) if full or wait > self._settings.deadline_seconds else None
 
     def answer(self, model: str, texts: Sequence[str]) -> asyncio.Future[list[Answer]]:
         """Return what will hold one answer per text, in order, or a refusal (504) when they come too late.
@@ -126,7 +115,9 @@ class MicroBatcher:
         Raises:
             RefusedError: 503 when too many wait.
         """
-        self.refuse_when_full()
+        seconds = self.retry_after()
+        if seconds is not None:
+            raise queue_full(seconds)
         loop = asyncio.get_running_loop()
         request = _Request(model, loop.create_future(), [None] * len(texts), len(texts))
         rows = [_Row(request, place, text) for place, text in enumerate(texts)]
@@ -137,6 +128,12 @@ class MicroBatcher:
         deadline = loop.call_later(self._settings.deadline_seconds, self._expire, request)
         request.future.add_done_callback(lambda _: self._settle(request, deadline))
         return request.future
+
+    async def warm_up(self, model: str, texts: Sequence[str]) -> None:
+        """Compute ``texts`` before there are requests, for as long as that takes, and learn the pace."""
+        request = _Request(model, asyncio.get_running_loop().create_future(), [None] * len(texts), len(texts))
+        await self._compute_batch([_Row(request, place, text) for place, text in enumerate(texts)])
+        await request.future
 
     def _expire(self, request: _Request) -> None:
         if not request.future.done():

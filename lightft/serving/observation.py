@@ -32,6 +32,8 @@ class Observation:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._at_the_door: dict[str, int] = {}
+        self._door_logged = 0.0
         self._requests = Counter("lightft_requests", "Requests answered", ("route", "status"), registry=self.registry)
         self._seconds = Histogram(
             "lightft_request_seconds",
@@ -67,6 +69,22 @@ class Observation:
         """Count a request that was refused."""
         self._refusals.labels(reason).inc()
 
+    def refused_at_the_door(self, route: str) -> None:
+        """Count a request that was refused before anything was made of it: in passing, there may be very many."""
+        self._at_the_door[route] = self._at_the_door.get(route, 0) + 1
+        now = time.monotonic()
+        if now - self._door_logged >= 1:
+            self._door_logged = now
+            count = sum(self._at_the_door.values())
+            logger.info(json.dumps({"time": round(time.time(), 3), "status": 503, "refused": count}))
+            self._count_door()
+
+    def _count_door(self) -> None:
+        for route, count in self._at_the_door.items():
+            self._requests.labels(route, "503").inc(count)
+            self._refusals.labels("queue_full").inc(count)
+        self._at_the_door.clear()
+
     def client_gone(self) -> None:
         """Count a client that did not wait for its answer."""
         self._gone.inc()
@@ -83,6 +101,7 @@ class Observation:
 
     def page(self) -> bytes:
         """Return all figures in Prometheus' text format."""
+        self._count_door()
         return generate_latest(self.registry)
 
 
@@ -101,8 +120,6 @@ class Observed:
         self._routes = routes
         self._prefix = secrets.token_hex(4)
         self._number = 0
-        self._refused = 0
-        self._refused_since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -137,6 +154,9 @@ class Observed:
         route = scope["path"] if scope["path"] in self._routes() else "unknown"
         seconds = time.perf_counter() - started
         # A client that went away is sent nothing: 499, as nginx calls it.
+        if facts.get("reason") == "queue_full":
+            self._observation.refused_at_the_door(route)
+            return
         self._observation.request(route, status or 499, seconds)
         if "reason" in facts:
             self._observation.refusal(facts["reason"])
@@ -146,21 +166,10 @@ class Observed:
     def _log(
         self, request_id: str, method: str, route: str, status: int, seconds: float, facts: Mapping[str, Any]
     ) -> None:
-        if facts.get("reason") == "queue_full":
-            self._log_refusals_together()
-            return
         line = {"id": request_id, "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
         level = logging.ERROR if status == 500 else logging.INFO
         if logger.isEnabledFor(level):
             logger.log(level, json.dumps({"time": round(time.time(), 3), **line, **facts}, ensure_ascii=False))
-
-    def _log_refusals_together(self) -> None:
-        """Write one line a second: a service with too much to do must not do more for every refusal."""
-        self._refused += 1
-        now = time.monotonic()
-        if now - self._refused_since >= 1:
-            logger.info(json.dumps({"time": round(time.time(), 3), "status": 503, "refused": self._refused}))
-            self._refused, self._refused_since = 0, now
 
 
 _UNFORESEEN = RefusedError(

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
-__all__ = ["JSON", "ClientGoneError", "RefusedError", "json_bytes", "json_response"]
+__all__ = ["JSON", "ClientGoneError", "RefusedError", "json_bytes", "json_response", "queue_full"]
 
 JSON = "application/json"
 _MOST_DETAILS = 20
@@ -61,6 +61,12 @@ class RefusedError(Exception):
     def response(self) -> Response:
         """Return the whole answer."""
         return Response(self.body(), self.status, self.headers, JSON)
+
+
+def queue_full(seconds: int) -> RefusedError:
+    """Return the refusal of a request for which there is no room; it may be sent again after ``seconds``."""
+    message = "Too many requests are waiting. Send it again after the seconds that the header Retry-After names"
+    return RefusedError(503, "queue_full", message, (), {"Retry-After": str(seconds)})
 
 
 class ClientGoneError(Exception):

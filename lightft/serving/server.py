@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import signal
@@ -19,14 +20,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lightft.errors import InvalidSettingError
 from lightft.serving.app import create_app
+from lightft.serving.guard import has_key
 from lightft.serving.models import ServedModels
-from lightft.serving.problems import JSON, RefusedError
-from lightft.serving.service import Service
+from lightft.serving.problems import JSON, RefusedError, queue_full
+from lightft.serving.service import GENERATE, PREDICT, Service
 from lightft.serving.settings import ServeSettings
 
-__all__ = ["serve"]
+__all__ = ["serve", "uvicorn_config"]
 
 _BACKLOG = 2048
+# Models give way to other threads at each of their hundreds of operations. While the other thread has much to do, each time
+# costs as long as Python lets a thread go on: by default 5 ms.
+_SECONDS_BETWEEN_THREADS = 0.0005
 _SECONDS_FOR_HEADERS = 10
 _SECONDS_BETWEEN_REQUESTS = 60
 
@@ -48,7 +53,14 @@ def serve(
     settings = settings or ServeSettings()
     app = create_app(models, settings)
     listening = _listen(host, port)
-    config = uvicorn.Config(
+    _log_to_stderr()
+    sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
+    _Server(uvicorn_config(app, settings), app).run([listening])
+
+
+def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """Return how uvicorn is to run ``app``, which ``create_app`` made."""
+    return uvicorn.Config(
         app,
         http=_Connection,
         ws="none",
@@ -60,8 +72,6 @@ def serve(
         timeout_keep_alive=_SECONDS_BETWEEN_REQUESTS,
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )
-    _log_to_stderr()
-    _Server(config, app).run([listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -124,9 +134,11 @@ class _Connection(HttpToolsProtocol):
     """A connection on which the header of a request must come within a time, and no HTTP at all is refused as JSON."""
 
     _too_slow: TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Any", transport))
+        self._service: Service = cast("Any", self.config.app).state.service
         self._too_slow = self.loop.call_later(_SECONDS_FOR_HEADERS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -134,22 +146,69 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
+        self._refused = False
         super().on_message_begin()
         if self._too_slow is None:
             self._too_slow = self.loop.call_later(_SECONDS_FOR_HEADERS, self.transport.close)
 
     def on_headers_complete(self) -> None:
         self._header_came()
-        super().on_headers_complete()
+        if not self._refuse_at_the_door():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         del msg
-        body = RefusedError(400, "no_http", "This is no HTTP request that can be read", ()).body()
-        head = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[400] + head.encode() + body)
+        refusal = RefusedError(400, "no_http", "This is no HTTP request that can be read", (), {"Connection": "close"})
+        self.transport.write(_as_bytes(refusal))
         self.transport.close()
+
+    def _refuse_at_the_door(self) -> bool:
+        """Answer 503 when there is no room, and return whether that was so.
+
+        The guard would refuse it too. But at twenty times of what a core can compute, making a request out of each refusal
+        takes the time in which the others should be answered.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        path = self.url.decode("latin-1")
+        if self.parser.get_method() != b"POST" or path not in (PREDICT, GENERATE) or self.parser.should_upgrade():
+            return False
+        seconds = self._service.retry_after(path)
+        if seconds is None or not has_key(dict(self.headers), self._service.key):
+            return False
+        self._refused = True
+        keep = self.parser.should_keep_alive()
+        self.transport.write(_full(seconds, keep))
+        self._service.observation.refused_at_the_door(path)
+        if not keep:
+            self.transport.close()
+        self.on_response_complete()
+        return True
 
     def _header_came(self) -> None:
         if self._too_slow is not None:
             self._too_slow.cancel()
             self._too_slow = None
+
+
+@functools.lru_cache(maxsize=64)
+def _full(seconds: int, keep_alive: bool) -> bytes:
+    refusal = queue_full(seconds)
+    refusal.headers |= {} if keep_alive else {"Connection": "close"}
+    return _as_bytes(refusal)
+
+
+def _as_bytes(refusal: RefusedError) -> bytes:
+    """Return the whole HTTP answer."""
+    body = refusal.body()
+    headers = {"Content-Type": JSON, "Content-Length": str(len(body)), **refusal.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return STATUS_LINE[refusal.status] + lines.encode() + b"\r\n" + body

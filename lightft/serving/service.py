@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Literal
 
@@ -11,10 +10,13 @@ from lightft.serving.generation import Writer
 from lightft.serving.micro_batch import MicroBatcher
 from lightft.serving.models import ServedModels
 from lightft.serving.observation import Observation
-from lightft.serving.problems import RefusedError
+from lightft.serving.problems import RefusedError, queue_full
 from lightft.serving.settings import ServeSettings
 
-__all__ = ["Service"]
+__all__ = ["GENERATE", "PREDICT", "Service"]
+
+PREDICT = "/predict"
+GENERATE = "/generate"
 
 _WRITING_TASK = "causal-lm"
 # Read before the first request, so that it does not pay for what libraries do at first use, and the pace is known.
@@ -32,6 +34,7 @@ class Service:
     def __init__(self, models: ServedModels, settings: ServeSettings) -> None:
         self.models = models
         self.settings = settings
+        self.key = settings.api_key.encode() if settings.api_key is not None else None
         self.observation = Observation()
         self.status: Literal["starting", "ready", "stopping"] = "ready"
         self._workers: list[Executor] = []
@@ -54,7 +57,7 @@ class Service:
         for name, facts in self.models.items():
             if facts.task != _WRITING_TASK:
                 for _ in range(3):
-                    await self._batchers[name].answer(name, _WARM_UP)
+                    await self._batchers[name].warm_up(name, _WARM_UP)
         self.status = "ready"
 
     def stop(self) -> None:
@@ -95,25 +98,27 @@ class Service:
         """Return who lets a model write."""
         return self._writers[name]
 
-    def admit_texts(self) -> None:
-        """Refuse a request to ``/predict`` for which no base has room.
+    def retry_after(self, path: str) -> int | None:
+        """Return the seconds after which to come back, where no base has room for a request to ``path``; else None.
 
-        Which of them it is for stands in its body, which is not read yet.
+        Which base it is for stands in its body, which is not read yet.
+        """
+        seconds = [one.retry_after() for one in (self._each_batcher if path == PREDICT else self._each_writer)]
+        return None if None in seconds else min(filter(None, seconds))
+
+    def admit(self, path: str) -> None:
+        """Refuse a request before it is read, when the service stops or has no room for it.
 
         Raises:
             RefusedError: 503.
         """
-        self._refuse_when_stopping()
-        _refuse_when_all_are_full(self._each_batcher)
-
-    def admit_conversation(self) -> None:
-        """Refuse a request to ``/generate`` for which no base has room.
-
-        Raises:
-            RefusedError: 503.
-        """
-        self._refuse_when_stopping()
-        _refuse_when_all_are_full(self._each_writer)
+        if self.status == "stopping":
+            raise RefusedError(
+                503, "stopping", "The service is stopping. Send it again later", (), {"Retry-After": "5"}
+            )
+        seconds = self.retry_after(path)
+        if seconds is not None:
+            raise queue_full(seconds)
 
     def _waiting(self) -> int:
         texts = sum(batcher.waiting for batcher in self._each_batcher)
@@ -121,20 +126,3 @@ class Service:
 
     def _computing(self) -> int:
         return sum(batcher.computing for batcher in self._each_batcher)
-
-    def _refuse_when_stopping(self) -> None:
-        if self.status == "stopping":
-            raise RefusedError(
-                503, "stopping", "The service is stopping. Send it again later", (), {"Retry-After": "5"}
-            )
-
-
-def _refuse_when_all_are_full(each: Sequence[MicroBatcher] | Sequence[Writer]) -> None:
-    refusals = []
-    for one in each:
-        try:
-            one.refuse_when_full()
-        except RefusedError as refusal:
-            refusals.append(refusal)
-    if len(refusals) == len(each):
-        raise refusals[0]

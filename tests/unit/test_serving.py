@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,40 +12,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lightft.errors import InvalidSettingError
-from lightft.records import Answer, Classified, Span
-from lightft.serving import ServedModels, ServeSettings, create_app
-from lightft.serving.models import ModelFacts, ServedBase
+from lightft.records import Classified, Span
+from lightft.serving import ServeSettings, create_app
 from tests.asgi_client import Reply, call, send
+from tests.served_stubs import Held, models, tag
 
 CANARY = "zebra-canary-7391"
 KEY = "a-key-of-some-length"
-
-
-def tag(text: str) -> list[Span]:
-    """Mark every word that begins with a capital."""
-    spans, start = [], 0
-    for word in text.split(" "):
-        if word[:1].isupper():
-            spans.append(Span(start, start + len(word), "NAME", text=word, score=0.5))
-        start += len(word) + 1
-    return spans
-
-
-def facts(name: str, task: str = "token-classification") -> ModelFacts:
-    return ModelFacts(name, task, ("NAME",), "a/base", "lora", 10, 64, "torch", "float32")
-
-
-def models(**bases: Any) -> ServedModels:
-    answers = bases or {"tagger": tag}
-
-    def base_of(name: str, answer_one: Any) -> ServedBase:
-        def answer(names: Sequence[str], texts: Sequence[str]) -> list[Answer]:
-            assert set(names) == {name}
-            return [answer_one(text) for text in texts]
-
-        return ServedBase({name: facts(name)}, answer)
-
-    return ServedModels([base_of(name, answer_one) for name, answer_one in answers.items()])
 
 
 @pytest.fixture
@@ -350,19 +321,6 @@ def test_bad_requests_to_write_are_refused(app: Any, body: Any) -> None:
 
 
 # --- load
-
-
-class Held:
-    """A model that answers when it is let go."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.read: list[str] = []
-
-    def __call__(self, text: str) -> list[Span]:
-        self.go.wait(10)
-        self.read.append(text)
-        return []
 
 
 def test_a_full_queue_refuses_before_the_body_is_read() -> None:
