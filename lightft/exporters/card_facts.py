@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from peft import PeftConfig
 
 from lightft.checkpoint import MANIFEST_NAME, Manifest
 from lightft.errors import AdapterError
-from lightft.packaged import PREFIX
+from lightft.exporters.hub import is_repository_name
 from lightft.records import Run
 
 __all__ = ["CardFacts", "facts_of", "is_hub_id", "shown_name"]
@@ -97,13 +95,7 @@ def _of_run(run: Run) -> CardFacts:
 
 def is_hub_id(name: Any) -> bool:
     """Whether a name can be ``owner/name`` of the Hub, and is no folder of this machine."""
-    if not isinstance(name, str) or name.startswith(PREFIX) or name.count("/") != 1 or Path(name).exists():
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+    return isinstance(name, str) and is_repository_name(name) and not Path(name).exists()
 
 
 def shown_name(name: Any) -> str:

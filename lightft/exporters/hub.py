@@ -6,11 +6,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, errors
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lightft.errors import InvalidSettingError, LightFTError
 
-__all__ = ["check_repository_name", "push_to_hub"]
+__all__ = ["check_repository_name", "is_repository_name", "push_to_hub"]
 
 _NETWORK_ERROR: type[Exception] = vars(errors)["HTTPError"]
 _REASONS = {
@@ -74,11 +74,16 @@ def check_repository_name(repo_id: str) -> None:
     Raises:
         InvalidSettingError: it is none.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as cause:
+    if not is_repository_name(repo_id):
         raise InvalidSettingError(
             f"{repo_id!r} is no name of a Hub repository: give owner/name, of letters, digits, '-', '_' and '.'."
-        ) from cause
-    if repo_id.count("/") != 1:
-        raise InvalidSettingError(f"{repo_id!r} does not name the owner of the Hub repository: give owner/name.")
+        )
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether the Hub would take ``name`` as ``owner/name``."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1

@@ -70,7 +70,8 @@ def _stated_on_hub(name: str, revision: str | None) -> dict[str, Any]:
         card = HfApi().model_info(name, revision=revision, timeout=_PATIENCE).card_data
     except (HfHubHTTPError, HFValidationError, _NETWORK_ERROR, OSError):
         return {}
-    return card.to_dict() if card is not None else {}
+    stated: dict[str, Any] = card.to_dict() if card is not None else {}  # type: ignore[no-untyped-call]
+    return stated
 
 
 def _front_matter(card: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lightft.comparison.words import COST_HEADINGS, cost_words
 from lightft.exporters.card_facts import CardFacts, facts_of, is_hub_id, shown_name
 from lightft.exporters.card_loading import loading_code
 from lightft.exporters.licence import UNKNOWN, licence_of_base
-from lightft.metrics import METRICS
+from lightft.metrics import METRICS, build_metric
 from lightft.metrics.tables import per_label_table
 from lightft.records import Run
 from lightft.reports.markdown import escaped
@@ -96,7 +96,7 @@ def _front_matter(facts: CardFacts, form: Form, licence: Mapping[str, Any]) -> s
         base_model_relation=_RELATIONS[form] if is_hub_id(facts.base.get("name")) else None,
         pipeline_tag=_PIPELINE_TAGS.get(facts.task),
         tags=list(dict.fromkeys(["lightft", facts.kind, *(["gguf"] if form == "gguf" else [])])),
-        datasets=[source] if is_hub_id(source) else None,
+        datasets=[str(source)] if is_hub_id(source) else None,
         model_name=facts.name if _eval_results(facts) else None,
         eval_results=_eval_results(facts) or None,
     )
@@ -184,7 +184,7 @@ def _evaluation(facts: CardFacts) -> list[str]:
 
 
 def _score_line(name: str, score: Mapping[str, float]) -> list[str]:
-    unit = METRICS[name].unit if name in METRICS else "fraction"
+    unit = build_metric(name).unit if name in METRICS else "fraction"
     value, low, high = (score_words(score.get(part), unit) for part in ("value", "low", "high"))
     return [escaped(name), value, f"{low} to {high}" if MISSING not in (low, high) else MISSING]
 
