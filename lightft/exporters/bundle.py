@@ -47,7 +47,8 @@ def bundle(
     Args:
         adapter: the adapter folder.
         out: the archive's name, with or without ``.tar.gz``; what it unpacks to is called likewise.
-        model: the exporter that writes the model: ``"merged"``, or ``"onnx-int8"`` for a smaller and faster one.
+        model: the exporter that writes the model: ``"merged"``, or ``"onnx-int8"`` for one
+            that is smaller, and needs no torch.
         probe: texts to compare the model on, such as it will read.
 
     Returns:
@@ -69,7 +70,7 @@ def bundle(
         layout.mkdir()
         export(adapter, to=model, out=layout / "model", **given)
         write_own_wheel(layout / "wheels")
-        pinned = requirements(["serve", "onnx"] if model == "onnx-int8" else ["serve"])
+        pinned = requirements(with_torch=model != "onnx-int8")
         (layout / "requirements.txt").write_text(pinned, encoding="utf-8")
         _write_service(layout, name, _task_of(adapter))
         os.replace(pack(layout, Path(unfinished) / archive.name), archive)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,31 +17,32 @@ from packaging.version import Version
 __all__ = ["requirements", "write_own_wheel"]
 
 _CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+_FOR_ONNX = ("numpy", "onnxruntime", "safetensors", "tokenizers")
 _FOR_GPUS = ("nvidia-", "cuda-", "triton")
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
-def requirements(extras: Sequence[str]) -> str:
-    """Return a requirements file with everything that lightft needs on Linux without a GPU, in the versions installed here.
+def requirements(*, with_torch: bool) -> str:
+    """Return a requirements file for ``lightft serve`` on Linux without a GPU, in the versions installed here.
 
     Args:
-        extras: optional parts of lightft that are needed too, such as ``"serve"``.
+        with_torch: whether a checkpoint is served, which takes all that lightft needs; an ONNX model takes much less.
     """
-    pins = sorted(_pin(name, found) for name, found in _needed(extras).items())
-    return "\n".join([f"--extra-index-url {_CPU_WHEELS}", *pins]) + "\n"
+    pins = sorted(_pin(name, found) for name, found in _needed(with_torch=with_torch).items())
+    return "\n".join([*([f"--extra-index-url {_CPU_WHEELS}"] if with_torch else []), *pins]) + "\n"
 
 
-def _needed(extras: Sequence[str]) -> dict[str, Distribution | Requirement]:
-    """Return by name what lightft needs, directly or not: as installed, or as required where it is not installed here."""
+def _needed(*, with_torch: bool) -> dict[str, Distribution | Requirement]:
+    """Return by name what is needed, directly or not: as installed, or as required where it is not installed here."""
     found: dict[str, Distribution | Requirement] = {}
-    waiting = deque(_required_by(distribution("lightft"), {"", *extras}))
+    waiting = deque(_named_by_lightft(with_torch=with_torch))
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         required = waiting.popleft()
         name = canonicalize_name(required.name)
         asked = (name, frozenset(required.extras))
-        if name == "lightft" or name.startswith(_FOR_GPUS) or asked in seen:
+        if name.startswith(_FOR_GPUS) or asked in seen:
             continue
         seen.add(asked)
         try:
@@ -52,6 +53,14 @@ def _needed(extras: Sequence[str]) -> dict[str, Distribution | Requirement]:
             continue
         waiting += _required_by(installed, {"", *required.extras})
     return found
+
+
+def _named_by_lightft(*, with_torch: bool) -> list[Requirement]:
+    own = distribution("lightft")
+    if with_torch:
+        return list(_required_by(own, {"", "serve"}))
+    of_service = [required for required in _required_by(own, {"serve"}) if required.marker is not None]
+    return [*of_service, *map(Requirement, _FOR_ONNX)]
 
 
 def _required_by(package: Distribution, extras: set[str]) -> Iterator[Requirement]:

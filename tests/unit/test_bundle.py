@@ -186,7 +186,7 @@ def test_the_health_check_fails_where_nobody_answers(unpacked: Path) -> None:
 
 
 def test_requirements_are_those_installed_here_and_without_a_gpu() -> None:
-    lines = requirements(["serve"]).splitlines()
+    lines = requirements(with_torch=True).splitlines()
     assert lines[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
     pins = {required.name: str(required.specifier) for required in map(Requirement, lines[1:])}
     assert pins["transformers"] == f"=={version('transformers')}"
@@ -194,7 +194,49 @@ def test_requirements_are_those_installed_here_and_without_a_gpu() -> None:
     assert {"fastapi", "uvicorn", "peft", "tokenizers", "starlette"} <= set(pins)
     assert not {"lightft", "pytest", "onnxruntime", "triton"} & set(pins)
     assert not [name for name in pins if name.startswith("nvidia")]
-    assert "onnxruntime==" in requirements(["serve", "onnx"])
+
+
+SERVES_WITH_PINS_ALONE = """
+import sys
+from importlib.metadata import packages_distributions
+
+model, pins = sys.argv[1], set(sys.argv[2].split())
+held_back = {
+    module
+    for module, packages in packages_distributions().items()
+    if module != "lightft" and not {package.lower().replace("_", "-") for package in packages} & pins
+}
+
+
+class HeldBack:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in held_back:
+            raise ModuleNotFoundError(f"{name} is not pinned", name=name)
+
+
+sys.meta_path.insert(0, HeldBack())
+from lightft.serving import ServedModels, app
+
+models = ServedModels.open([f"tagger={model}"], base=None, device="auto", threads=1)
+assert "torch" in held_back and "torch" not in sys.modules
+"""
+
+
+def test_an_onnx_bundle_is_served_by_its_requirements_alone_and_without_torch(adapter: Path, tmp_path: Path) -> None:
+    made = lightft.export(adapter, to="bundle", out=tmp_path / "small", model="onnx-int8")
+    with tarfile.open(made) as packed:
+        packed.extractall(tmp_path, filter="data")
+    assert {"model.onnx", "onnx_certificate.json", "README.md"} <= {
+        path.name for path in (tmp_path / "small" / "model").iterdir()
+    }
+    lines = (tmp_path / "small" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line).name for line in lines]
+    finished = subprocess.run(
+        [sys.executable, "-c", SERVES_WITH_PINS_ALONE, tmp_path / "small" / "model", " ".join(pins)],
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
 
 
 def test_lightft_itself_is_a_wheel_with_everything_it_holds(tmp_path: Path) -> None:
