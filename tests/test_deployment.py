@@ -182,7 +182,7 @@ def test_the_apptainer_image_is_made_as_the_docker_image() -> None:
         for source in instruction.rest.split()[:-1]
     ]
     assert sorted(sources) == sorted(copied)
-    (installed,) = re.findall(r"pip install (?:--no-cache-dir )?(-c .*)", definition)
+    (installed,) = re.findall(r"pip install (?:--no-cache-dir )?(--use-pep517 -c .*)", definition)
     assert installed in " ".join(instruction.rest for instruction in stage.instructions)
     assert "set -- " + " ".join(json.loads(last(stage, "CMD"))) in definition
 
@@ -286,6 +286,29 @@ def test_trials_are_refused_where_several_processes_train(recipe: Path, monkeypa
     monkeypatch.setattr(sys, "argv", ["train_together.py", str(recipe)])
     with pytest.raises(InvalidSettingError, match="Trials need one process"):
         entry_point("train_together", monkeypatch).main()
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_recipe_together_and_one_writes_the_report(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    python = [sys.executable, "-W", "ignore"]
+    project = [*python, SLURM / "tiny_project.py", tmp_path, "--epochs", "1", "--seeds", "1"]
+    subprocess.run(project, env=environment, check=True, capture_output=True)
+    torchrun = [*python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    together = subprocess.run(
+        [*torchrun, DEPLOYMENT / "entrypoints" / "train_together.py", "recipe.yaml"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert together.returncode == 0, together.stderr[-3000:]
+    assert len(list(tmp_path.glob("runs/*/run.json"))) == 3
+    assert (tmp_path / "runs" / "report.md").is_file()
+    # Once, by the one that finds every run finished.
+    assert together.stdout.count("Wrote runs/report.md") == 1
+    assert "3 runs; 3 already finished" in together.stdout
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install --no-deps --index-url "$TORCH_INDEX" -c constraints.txt torch
 COPY lightft lightft
 # pip's work is done once all is installed; nothing is to be added to a running container.
-RUN pip install -c constraints.txt '.[serve,onnx]' \
+RUN pip install --use-pep517 -c constraints.txt '.[serve,onnx]' \
     && python -m pip uninstall -y pip
 COPY examples/deployment/entrypoints/healthcheck.py examples/deployment/entrypoints/with_api_key.sh /opt/lightft/entrypoints/
 

@@ -24,7 +24,7 @@ RUN python3 -m venv /opt/lightft
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY lightft lightft
-RUN pip install -c constraints.txt '.[llm,sweep]'
+RUN pip install --use-pep517 -c constraints.txt '.[llm,sweep]'
 COPY examples/deployment/entrypoints/train_part.py examples/deployment/entrypoints/train_together.py /opt/lightft/entrypoints/
 
 # Any user may write here, since the one who runs the container decides who owns the runs: --user "$(id -u):$(id -g)".

@@ -5,7 +5,7 @@
 #
 # For a machine of your own that is thrown away: it installs Debian's slurm-wlm and munge and starts their daemons as root,
 # with a configuration in a temporary folder; nothing of /etc is used. Each node claims four CPUs, 64 GB and a GPU that
-# is none, so that the scripts run as they are written. Takes about five minutes; LIGHTFT_KEEP=1 keeps the folder.
+# is none, so that the scripts run as they are written. Takes some five minutes on a quiet machine; LIGHTFT_KEEP=1 keeps the folder.
 
 set -euo pipefail
 
