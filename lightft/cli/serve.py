@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (8000)")
     parser.add_argument("--api-key", help="ask for this key; better given as the environment variable LIGHTFT_API_KEY")
-    parser.add_argument("--latency-budget-ms", type=float, help="how long one batch may compute (25)")
+    parser.add_argument("--latency-budget-ms", type=float, help="how long one batch may compute (50)")
     parser.add_argument("--queue-texts", type=int, help="as many texts may always wait (32)")
     parser.add_argument("--queue-ms", type=float, help="how long a request may wait behind more texts than that (50)")
     parser.add_argument("--deadline-seconds", type=float, help="within which /predict answers (30)")

@@ -23,6 +23,7 @@ __all__ = ["Batch", "MicroBatcher"]
 # A text costs its characters and what stands around it; a call costs as much as this many characters beyond its texts.
 _COST_OF_TEXT = 32
 _COST_OF_CALL = 400
+_CALLS_WORTH = 4
 # How much of the measured pace is that of the last batch.
 _NEWEST = 0.2
 _MOST_ROWS = 128
@@ -159,19 +160,30 @@ class MicroBatcher:
     def _next_batch(self) -> list[_Row]:
         """Take the oldest text out of the queue, and those nearest to it in length that fit into the budget with it."""
         oldest = self._rows[0]
+        most = self._most_cost(oldest)
         nearest_first = sorted(self._rows, key=lambda row: abs(row.cost - oldest.cost))
         batch: list[_Row] = []
         longest = 0
         for row in nearest_first[:_MOST_ROWS]:
             longest = max(longest, row.cost)
-            seconds = _cost(len(batch) + 1, longest) * self._seconds_per_cost
-            if batch and seconds > self._settings.latency_budget_ms / 1000:
+            if batch and _cost(len(batch) + 1, longest) > most:
                 break
             batch.append(row)
         taken = set(map(id, batch))
         self._rows = [row for row in self._rows if id(row) not in taken]
         self._waiting_cost -= sum(row.cost for row in batch)
         return batch
+
+    def _most_cost(self, oldest: _Row) -> float:
+        """Return what a batch with ``oldest`` may cost: what fits into the budget.
+
+        Where a call alone takes all of it, short texts would be computed one by one, and the queue would be longest where
+        the machine is slowest. So texts that together cost no more than a few calls may go along in any case.
+        """
+        if not self._seconds_per_cost:
+            return math.inf
+        within_budget = self._settings.latency_budget_ms / 1000 / self._seconds_per_cost
+        return max(within_budget, _cost(1, oldest.cost) + _CALLS_WORTH * _COST_OF_CALL)
 
     async def _compute_batch(self, batch: Sequence[_Row]) -> None:
         loop = asyncio.get_running_loop()

@@ -34,7 +34,7 @@ class ServeSettings:
     max_body_bytes: int = 1_000_000
     max_texts: int = 64
     max_characters: int = 100_000
-    latency_budget_ms: float = 25.0
+    latency_budget_ms: float = 50.0
     queue_texts: int = 32
     queue_ms: float = 50.0
     queue_generations: int = 8

@@ -103,16 +103,28 @@ def test_a_batch_takes_the_oldest_and_its_neighbours_in_length(worker: ThreadPoo
     assert [[len(text) for text in batch] for batch in model.batches[2:]] == [[40, 40, 40], [4000, 4000]]
 
 
-def test_a_text_that_is_beyond_the_budget_goes_alone(worker: ThreadPoolExecutor) -> None:
+def test_long_texts_that_are_beyond_the_budget_go_alone(worker: ThreadPoolExecutor) -> None:
     async def run(batcher: MicroBatcher, model: Upper) -> None:
         await batcher.answer("m", ["measure the pace"])
         batcher._seconds_per_cost = 1.0
-        tasks = await fill_behind(batcher, model, ("a",), ("b",))
+        tasks = await fill_behind(batcher, model, ("a" * 2000,), ("b" * 2000,))
         model.go.set()
         await asyncio.gather(*tasks)
 
     model, _ = batches_of(worker, run, deadline_seconds=1e9)
-    assert model.batches[2:] == [["a"], ["b"]]
+    assert [len(batch) for batch in model.batches[2:]] == [1, 1]
+
+
+def test_short_texts_go_together_even_where_one_alone_is_beyond_the_budget(worker: ThreadPoolExecutor) -> None:
+    async def run(batcher: MicroBatcher, model: Upper) -> None:
+        await batcher.answer("m", ["measure the pace"])
+        batcher._seconds_per_cost = 1.0
+        tasks = await fill_behind(batcher, model, *[("a" * 40,)] * 40)
+        model.go.set()
+        await asyncio.gather(*tasks)
+
+    model, _ = batches_of(worker, run, deadline_seconds=1e9, queue_texts=100)
+    assert [len(batch) for batch in model.batches[2:]] == [23, 17]
 
 
 def test_models_of_one_base_share_a_batch(worker: ThreadPoolExecutor) -> None:
