@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from lightft.records import Answer, Classified, Message, Span
 from lightft.serving import schemas
@@ -102,7 +102,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def all_models() -> Response:
         return json_response({"models": service.models.to_json()})
 
-    @app.get("/metrics", summary="Figures for Prometheus")
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.observation.page(), media_type=CONTENT_TYPE_LATEST)
 

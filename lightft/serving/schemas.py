@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import SkipJsonSchema, models_json_schema
 from pydantic_core import PydanticCustomError
 
 from lightft.serving.problems import RefusedError
@@ -44,8 +44,10 @@ class _Strict(BaseModel):
 class PredictRequest(_Strict):
     """One text or a list of texts."""
 
-    text: StrictStr | None = None
-    texts: list[StrictStr] | None = Field(default=None, min_length=1)
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
+
+    text: StrictStr | SkipJsonSchema[None] = None
+    texts: Annotated[list[StrictStr], Field(min_length=1)] | SkipJsonSchema[None] = None
     model: StrictStr | None = None
 
     @model_validator(mode="after")
@@ -67,8 +69,10 @@ class ChatMessage(_Strict):
 class GenerateRequest(_Strict):
     """A prompt, or a conversation that the model is to go on with."""
 
-    prompt: StrictStr | None = None
-    messages: Annotated[list[ChatMessage] | None, Field(min_length=1, max_length=_MOST_MESSAGES)] = None
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]})
+
+    prompt: StrictStr | SkipJsonSchema[None] = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)] | SkipJsonSchema[None] = None
     model: StrictStr | None = None
     max_new_tokens: Annotated[StrictInt, Field(ge=1, le=_MOST_NEW_TOKENS)] = 128
     stream: StrictBool = False

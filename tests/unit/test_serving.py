@@ -53,6 +53,10 @@ def test_one_text_is_answered_with_its_entities(app: Any) -> None:
     }
 
 
+def test_a_field_that_is_null_is_one_that_is_not_there(app: Any) -> None:
+    assert predict(app, {"text": "a", "texts": None, "model": None}).status == 200
+
+
 def test_a_list_is_answered_in_its_order(app: Any) -> None:
     texts = ["Anna", "nobody", "saw Bert", ""]
     results = predict(app, {"texts": texts}).json()["results"]
@@ -218,6 +222,7 @@ def test_the_key_is_in_no_text_of_the_settings() -> None:
         (b'{"text": 3}', 422, "string"),
         (b'{"texts": "a"}', 422, "list"),
         (b'{"texts": []}', 422, "at least 1"),
+        (b'{"text": null, "texts": null}', 422, "exactly one"),
         (b'{"texts": ["a", null]}', 422, "string"),
         (b'{"text": "a", "model": 1}', 422, "string"),
         (b'{"txt": "a"}', 422, "Known: text, texts, model"),
@@ -306,6 +311,7 @@ def test_a_tagger_does_not_write(app: Any) -> None:
         {},
         {"prompt": "a", "messages": []},
         {"messages": []},
+        {"messages": None},
         {"messages": [{"role": "robot", "content": "a"}]},
         {"messages": [{"role": "user"}]},
         {"prompt": "a", "max_new_tokens": 0},
