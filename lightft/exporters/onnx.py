@@ -54,7 +54,12 @@ def onnx(adapter: Path, out: Path, *, probe: Sequence[str] | None = None) -> Pat
 
 @register("onnx-int8")
 def onnx_int8(adapter: Path, out: Path, *, probe: Sequence[str] | None = None) -> Path:
-    """Write what ``"onnx"`` writes with the weights in 8 bits: a quarter of the size.
+    """Write what ``"onnx"`` writes with the weights of products and embeddings in 8 bits: about a quarter of the size.
+
+    The head stays in float32. A product's inputs are rounded too, row by row and 32 numbers at a time, so that no answer
+    depends on the texts beside it. At least 99 % of the positions must be answered as the adapter does, every token of
+    a tagger counting as one; what keeps less is not written. On a MiniLM tagger of CoNLL-2003, 99.7 % were alike on 256
+    sentences.
 
     Args:
         adapter: the adapter folder.
@@ -99,7 +104,8 @@ def _refuse_language_model(adapter: Path) -> None:
 def _describe(predictor: Predictor, adapter: Path, precision: str) -> OnnxDescription:
     """Return what is needed to answer texts with the model; before it is merged, since its chain is the adapter's."""
     head, tokenizer = predictor.head, predictor.tokenizer
-    manifest = Manifest.read(adapter) if (adapter / MANIFEST_NAME).is_file() else None
+    # A plain PEFT folder of a classifier, which has no manifest, is not opened: it does not name its labels.
+    manifest = Manifest.read(adapter)
     tags = head.tags if isinstance(head, TokenClassification) else None
     return OnnxDescription(
         task=head.name,
@@ -111,8 +117,8 @@ def _describe(predictor: Predictor, adapter: Path, precision: str) -> OnnxDescri
         cut=tokenizer.truncation_side,
         decoding=head.decoding if isinstance(head, TokenClassification) else None,
         chain=_chain(predictor),
-        base=manifest.base if manifest is not None else {"name": _base_name(predictor)},
-        adapter=manifest.adapter if manifest is not None else {},
+        base=manifest.base,
+        adapter=manifest.adapter,
     )
 
 
@@ -125,19 +131,12 @@ def _chain(predictor: Predictor) -> dict[str, Any] | None:
     return {part: np.where(np.isneginf(values), 0.0, values).tolist() for part, values in scores.items()}
 
 
-def _base_name(predictor: Predictor) -> str | None:
-    model: Any = predictor.model
-    found = provenance_of(model.get_base_model())
-    return found.source.name if found is not None else None
-
-
 def _write(predictor: Predictor, adapter: Path, folder: Path, precision: str) -> dict[str, int]:
     """Write the graph, the model's config and the manifest; return how many parts of the graph are in 8 bits."""
     model = merged_model(predictor.model, adapter).eval()
     model.config.save_pretrained(folder)
-    if (adapter / MANIFEST_NAME).is_file():
-        manifest = Manifest.read(adapter)
-        replace(manifest, base={**manifest.base, "dtype": "float32", "quantization": None}).write(folder)
+    manifest = Manifest.read(adapter)
+    replace(manifest, base={**manifest.base, "dtype": "float32", "quantization": None}).write(folder)
     if precision == "float32":
         trace(model, folder / MODEL_NAME)
         return {}

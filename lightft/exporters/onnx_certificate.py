@@ -28,7 +28,7 @@ _CERTIFICATE_NAME = "onnx_certificate.json"
 _FORMAT = 1
 _LONGEST_ROWS = 4
 _LARGEST_GAP = 1e-4
-_SMALLEST_AGREEMENT = 0.98
+_SMALLEST_AGREEMENT = 0.99
 
 
 @dataclass(frozen=True)

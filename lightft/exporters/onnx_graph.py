@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lightft.reading.decoding import Array
 
 __all__ = ["quantize", "require_packages", "trace"]
 
-OPSET = 17
+_OPSET = 17
 _INPUTS = ("input_ids", "attention_mask")
 _SMALLEST_TABLE = 2**12
 _RUNTIME_DOMAIN = "com.microsoft"
@@ -77,12 +77,12 @@ def trace(model: PreTrainedModel, path: Path) -> None:
                 input_names=list(_INPUTS),
                 output_names=["logits"],
                 dynamic_axes=sizes,
-                opset_version=OPSET,
+                opset_version=_OPSET,
                 dynamo=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as cause:
         raise AdapterError(
-            f"{type(model).__name__} cannot be written as ONNX: {str(cause).splitlines()[0]} Export to 'merged'."
+            f"{type(model).__name__} cannot be written as ONNX: {' '.join(str(cause).split())[:200]}. Export to 'merged'."
         ) from cause
 
 
@@ -179,7 +179,8 @@ def _rounded(numbers: Array) -> tuple[Array, Array]:
     """Return whole numbers from −127 to 127, and the scale of each row of the last axis that they are multiplied with."""
     largest = np.abs(numbers).max(-1, keepdims=True)
     scales = np.maximum(largest, np.float32(1e-12)) / np.float32(127)
-    return np.rint(numbers / scales).astype(np.int8), scales.astype(np.float32)
+    # What is no number stays none through its scale, so that the certificate sees it.
+    return np.rint(np.nan_to_num(numbers / scales)).astype(np.int8), scales.astype(np.float32)
 
 
 def _quantize_embeddings(model: Any) -> int:
@@ -188,14 +189,16 @@ def _quantize_embeddings(model: Any) -> int:
 
     graph = model.graph
     tables = {tensor.name: tensor for tensor in graph.initializer if _is_large_table(tensor)}
-    looked_up = [node for node in graph.node if node.op_type == "Gather" and node.input[0] in tables]
-    used_elsewhere = {name for node in graph.node if node not in looked_up for name in node.input if name in tables}
-    nodes = []
+    for name in _names_used([node for node in graph.node if not _looks_rows_up(node)]):
+        # What a product uses too, such as an output layer that is tied to the embeddings, stays as it is.
+        tables.pop(name, None)
+    nodes, replaced = [], set()
     for node in graph.node:
-        table = node.input[0] if node in looked_up else ""
-        if not table or table in used_elsewhere:
+        table = node.input[0] if _looks_rows_up(node) else ""
+        if table not in tables:
             nodes.append(node)
             continue
+        replaced.add(table)
         rows, scales, rounded = f"{node.output[0]}_int8", f"{node.output[0]}_scale", f"{node.output[0]}_float"
         nodes += [
             helper.make_node("Gather", [f"{table}_int8", node.input[1]], [rows], axis=0),
@@ -203,7 +206,6 @@ def _quantize_embeddings(model: Any) -> int:
             helper.make_node("Cast", [rows], [rounded], to=TensorProto.FLOAT),
             helper.make_node("Mul", [rounded, scales], [node.output[0]]),
         ]
-    replaced = {node.input[0] for node in looked_up} - used_elsewhere
     for name in replaced:
         integers, scales_of_rows = _rounded(numpy_helper.to_array(tables[name]))
         graph.initializer.append(numpy_helper.from_array(integers, f"{name}_int8"))
@@ -214,13 +216,30 @@ def _quantize_embeddings(model: Any) -> int:
 
 def _replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
     """Give a graph other nodes, and take out the weights that none of them uses."""
-    used = {name for node in nodes for name in node.input}
+    used = _names_used(nodes)
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     for part, kept in ((graph.node, nodes), (graph.initializer, tensors)):
         # What is kept may belong to the list that is emptied.
         copies = [type(one).FromString(one.SerializeToString()) for one in kept]
         del part[:]
         part.extend(copies)
+
+
+def _names_used(nodes: Iterable[Any]) -> set[str]:
+    """Return the names of all that nodes take, those in the branches of a condition or a loop included."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for branch in (attribute.g, *attribute.graphs):
+                names |= _names_used(branch.node) | {put_out.name for put_out in branch.output}
+    return names
+
+
+def _looks_rows_up(node: Any) -> bool:
+    return node.op_type == "Gather" and all(
+        attribute.i == 0 for attribute in node.attribute if attribute.name == "axis"
+    )
 
 
 def _is_large_table(tensor: Any) -> bool:

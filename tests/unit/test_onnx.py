@@ -33,6 +33,7 @@ AUTO = {TOKENS: AutoModelForTokenClassification, TEXTS: AutoModelForSequenceClas
 OUTPUTS = {TOKENS: 5, TEXTS: 2}
 SETTINGS: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-2, "progress": False}
 PROBE = [example.text for example in tagged_texts(16)] * 16
+PROBES = {TOKENS: PROBE, TEXTS: [example.text for example in classified_texts(16)] * 16}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def in_8_bits(adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     """The adapters' ONNX folders in 8 bits."""
     folder = tmp_path_factory.mktemp("int8")
     return {
-        task: lightft.export(adapter, to="onnx-int8", out=folder / task, probe=PROBE)
+        task: lightft.export(adapter, to="onnx-int8", out=folder / task, probe=PROBES[task])
         for task, adapter in adapters.items()
     }
 
@@ -110,7 +111,7 @@ def test_other_architectures_export_too(tmp_path: Path, architecture: str, bidir
     assert certificate["agreement"]["argmax_agreement"] == 1.0
 
 
-def test_a_plain_peft_folder_is_exported(adapters: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_plain_peft_folder_that_names_no_labels_is_refused(adapters: dict[str, Path], tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -133,9 +134,8 @@ def test_in_8_bits_the_products_and_embeddings_are_integers_and_the_head_is_not(
     # Four products of attention and two of the feed-forward part in each of two layers.
     assert written["products"] == 12
     assert written["embeddings"] == 2
-    large = {name: tensor for name, tensor in tensors.items() if tensor.size >= 64 * 64}
-    assert len(large) == 14
-    assert all(tensor.dtype == np.int8 for tensor in large.values())
+    large = [tensor.dtype for tensor in tensors.values() if tensor.size >= 60 * 64]
+    assert sorted(map(str, large)) == ["int8"] * 2 + ["uint8"] * 12
     trained = lightft.load(adapters[TOKENS]).model.merge_and_unload().classifier.weight.detach().numpy()
     assert any(tensor.shape == trained.T.shape and np.array_equal(tensor, trained.T) for tensor in tensors.values())
 
@@ -259,7 +259,7 @@ def test_a_tokenizer_that_splits_otherwise_without_transformers_is_refused(
     (other / "tokenizer.json").write_text(json.dumps(described))
     own = onnx_certificate.FileTokenizer
     monkeypatch.setattr(onnx_certificate, "FileTokenizer", lambda folder: own(other))
-    with pytest.raises(AdapterError, match="splits 'Hello, world.* otherwise without transformers.* to 'merged'"):
+    with pytest.raises(AdapterError, match="splits .Hello, world.* otherwise without transformers.* to 'merged'"):
         lightft.export(adapters[TOKENS], to="onnx", out=tmp_path / "onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
