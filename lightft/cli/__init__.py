@@ -18,9 +18,9 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 done, 2 refused with a message, as argparse refuses what it cannot read.
+    """Run one verb and return the exit status: 0 done, 1 done in part, 2 refused with a message.
 
-    1 is what Python returns for an exception that nobody foresaw.
+    2 is also how argparse refuses what it cannot read, and 1 what Python returns for an exception that nobody foresaw.
     """
     parser = argparse.ArgumentParser(prog="lightft", description="Fine-tune, compare and use language models.")
     parser.add_argument("--version", action="version", version=f"lightft {__version__}")
@@ -114,9 +114,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _run(asked: argparse.Namespace) -> int:
     from lightft.recipe import run_recipe
+    from lightft.sweeping import SweepResult
 
-    print(run_recipe(asked.recipe, data=asked.data, output_dir=asked.output_dir, dry_run=asked.dry_run))
-    return 0
+    result = run_recipe(asked.recipe, data=asked.data, output_dir=asked.output_dir, dry_run=asked.dry_run)
+    print(result)
+    # Whoever started it, such as a queue of jobs, sees by the status that something is missing.
+    return int(isinstance(result, SweepResult) and bool(result.failed or result.unfinished))
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightft.errors import DataError, InvalidSettingError
+from lightft.cli import main
+from lightft.errors import DataError, InvalidSettingError, TrainingError
 from lightft.probe import Probe
 from lightft.recipe import Recipe, RecipeAdapter, RecipeComparison, RecipeData, RecipeModel, run_recipe
 from lightft.recipe.reading import recipe_of_text
@@ -430,3 +431,23 @@ def test_a_miniature_of_the_example_runs_from_end_to_end(
     again = run_recipe("recipe.yaml", data=data, say=said.append)
     assert said[0] == "4 runs; 4 already finished"
     assert [run.to_json() for run in again.runs] == [run.to_json() for run in result.runs]
+
+
+def test_the_command_tells_by_its_status_that_runs_failed(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data", train=16, dev=8)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {tiny_bert}\ndata: {{source: {data}, test_from: validation, validation: 4}}\nadapters: [head-only]\nseeds: 1\nbudget: {{steps: 1}}\n"
+        f"output_dir: {tmp_path / 'runs'}\n"
+    )
+
+    def fails(*_: Any, **named: Any) -> Any:
+        raise TrainingError("The loss became nan.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightft.experiment.train_together", fails)
+        assert main(["run", str(recipe)]) == 1
+    assert "The loss became nan." in capsys.readouterr().out
+    assert main(["run", str(recipe)]) == 0
