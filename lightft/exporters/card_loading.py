@@ -37,12 +37,13 @@ def loading_code(task: str, labels: Sequence[str], base: Mapping[str, Any], form
         task: registered name of the task.
         labels: the classes or entity types, in the model's order.
         base: ``name``, ``revision`` and ``quantization`` of the base model.
-        form: ``"adapter"``, ``"checkpoint"`` or ``"gguf"``.
+        form: ``"adapter"``, ``"checkpoint"``, ``"onnx"`` or ``"gguf"``.
     """
+    opening = ["import lightft", "", "predictor = lightft.load(folder)"]
+    if form == "onnx":
+        opening = ["from lightft.portable import load_onnx", "", "predictor = load_onnx(folder)"]
     with_lightft = [
-        "import lightft",
-        "",
-        "predictor = lightft.load(folder)",
+        *opening,
         *([_CALLS[task]] if task in _CALLS else []),
     ]
     code = {"lightft": "\n".join(with_lightft)}

@@ -280,3 +280,12 @@ def test_an_onnx_folder_is_not_opened_with_torch(in_8_bits: dict[str, Path], tmp
     shutil.copytree(in_8_bits[TOKENS], tmp_path / "copy")
     with pytest.raises(AdapterError, match="is an ONNX folder"):
         lightft.export(tmp_path / "copy", to="merged", out=tmp_path / "merged")
+
+
+def test_the_code_on_the_model_card_opens_the_folder(
+    in_8_bits: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (in_8_bits[TEXTS] / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    exec(code, {"folder": in_8_bits[TEXTS]})
+    assert "Classified(label=" in capsys.readouterr().out
