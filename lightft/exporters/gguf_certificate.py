@@ -88,7 +88,7 @@ def certify_gguf(
         AdapterError: the two differ by more than the rule allows, or one of the texts is split into other tokens.
     """
 
-    def refuse(found: Agreement, probe: Mapping[str, Any]) -> None:
+    def refuse(found: Agreement, probe: Mapping[str, Any], _: Any) -> None:
         _refuse_difference(found, adapter, precision, random_rows=probe["random_rows"])
 
     model, of_file = _reopened(file)

@@ -87,7 +87,7 @@ def certify_onnx(
     precision = OnnxDescription.read(folder).precision
     graph = Session(folder)
 
-    def refuse(found: Agreement, probe: Mapping[str, Any]) -> None:
+    def refuse(found: Agreement, probe: Mapping[str, Any], _: Any) -> None:
         _refuse_difference(found, adapter, precision, random_rows=probe["random_rows"])
 
     shared = compare_with_adapter(adapter, _as_model(graph), refuse, texts=texts, longest_rows=_LONGEST_ROWS)

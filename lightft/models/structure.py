@@ -134,7 +134,9 @@ def _output_like_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _to_float32(value: Any) -> Any:
-    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+    """Return what has less precision in float32; a model that computes in float64 as a whole stays with that."""
+    is_less = torch.is_tensor(value) and value.is_floating_point() and value.dtype != torch.float64
+    return value.float() if is_less else value
 
 
 def _owners(model: nn.Module, parameters: Iterable[str]) -> list[str]:

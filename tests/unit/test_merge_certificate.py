@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 import lightft
 from lightft import Example, LoRATrainer, ModelLoader, QLoRATrainer
@@ -207,6 +207,25 @@ def test_a_4_bit_adapter_is_equal_on_its_own_weights_and_not_on_the_original_one
     on_original.save_pretrained(tmp_path / "on-original")
     with pytest.raises(AdapterError, match="is not the model that was trained"):
         certify(nf4_adapter, tmp_path / "on-original", on_original, Held("float32", None))
+
+
+def test_where_float32_rounds_off_more_the_merged_model_may_differ_by_four_times_that(tmp_path: Path) -> None:
+    base = save_llama(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.lm_head.weight.data *= 1e4
+    model.save_pretrained(base)
+    loader = ModelLoader(str(base), task="causal-lm", dtype="float32")
+    trainer = LoRATrainer(loader, epochs=1, learning_rate=1e-3, progress=False)
+    adapter = trainer.save(trainer.train(instructions()), tmp_path / "adapter")
+    certificate = _certificate(adapter, tmp_path)
+    assert certificate["agreement"]["largest_logit_gap"] > 1e-4
+    limit = float(certificate["rule"].removeprefix("largest_logit_gap <= ").partition(",")[0])
+    assert certificate["agreement"]["largest_logit_gap"] <= limit < 1
+    assert certificate["rule"].endswith("4 times what float32 rounds off the adapter")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    whole.model.layers[0].mlp.up_proj.weight.data *= 1.001
+    with pytest.raises(AdapterError, match="is not the model that was trained"):
+        certify(adapter, tmp_path / "merged", whole, Held("float32", None))
 
 
 @pytest.mark.parametrize("held", [Held("float32", None), Held("bfloat16", None)], ids=str)
