@@ -41,7 +41,7 @@ def grouped_attention(model: nn.Module) -> Iterator[None]:
 
 
 def _uses_fused_kernel_in_bfloat16(base: PreTrainedModel) -> bool:
-    return base.config._attn_implementation == "sdpa" and base.dtype == torch.bfloat16
+    return bool(base.config._attn_implementation == "sdpa" and base.dtype == torch.bfloat16)
 
 
 def _attention(
@@ -60,9 +60,10 @@ def _attention(
     is_small = rows * heads * tokens * length <= _MOST_WEIGHTS
     has_bias = named.get("position_bias") is not None
     if attention_mask is None or has_bias or not is_small or not torch.is_grad_enabled():
-        return sdpa_attention_forward(
+        by_kernel: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **named
         )
+        return by_kernel
     scale = width**-0.5 if scaling is None else scaling
     together = query.reshape(rows, groups, heads // groups * tokens, width)
     scores = (together * scale) @ key.transpose(2, 3)

@@ -54,7 +54,8 @@ def _forward_of(layer: Any, own_forward: Callable[..., Tensor]) -> Callable[...,
             return own_forward(x, *arguments, **named)
         (name,) = layer.active_adapters
         down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-        updated: Tensor = _LoRAUpdate.apply(layer.lora_dropout[name](x), of_base, down, up, layer.scaling[name])
+        dropped = layer.lora_dropout[name](x)
+        updated: Tensor = _LoRAUpdate.apply(dropped, of_base, down, up, layer.scaling[name])  # type: ignore[no-untyped-call]
         return updated
 
     return forward

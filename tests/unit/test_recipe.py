@@ -439,8 +439,8 @@ def test_the_command_tells_by_its_status_that_runs_failed(
     data = write_data(tmp_path / "data", train=16, dev=8)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model: {tiny_bert}\ndata: {{source: {data}, test_from: validation, validation: 4}}\nadapters: [head-only]\nseeds: 1\nbudget: {{steps: 1}}\n"
-        f"output_dir: {tmp_path / 'runs'}\n"
+        f"model: {tiny_bert}\ndata: {{source: {data}, test_from: validation, validation: 4}}\n"
+        f"adapters: [head-only]\nseeds: 1\nbudget: {{steps: 1}}\noutput_dir: {tmp_path / 'runs'}\n"
     )
 
     def fails(*_: Any, **named: Any) -> Any:
