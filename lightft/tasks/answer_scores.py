@@ -109,9 +109,17 @@ def _keeps_plain_keys(model: Any) -> bool:
 
 
 def _scores_chosen_positions(model: Any) -> bool:
+    """Say whether a model can be asked for the scores of some positions; virtual tokens would shift them."""
+    bare = _unwrapped(model)
+    if isinstance(bare, PeftModel) and bare.active_peft_config.is_prompt_learning:
+        return False
     return "logits_to_keep" in inspect.signature(_base(model).forward).parameters
 
 
+def _unwrapped(model: Any) -> Any:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
 def _base(model: Any) -> Any:
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    bare = _unwrapped(model)
     return bare.get_base_model() if isinstance(bare, PeftModel) else bare

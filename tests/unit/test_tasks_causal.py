@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightft import Example, Message, ModelLoader
+from lightft import AdapterSpec, Example, Message, ModelLoader
+from lightft.adapters.attach import attach_adapter
 from lightft.metrics import score_predictions
 from lightft.tasks import CausalLM
 from lightft.tasks.answer_scores import answer_scores
@@ -280,6 +281,19 @@ def test_the_loss_and_its_gradients_are_those_of_all_scores(tiny_llama: Path, pr
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
     for one, other in zip(gradients, torch.autograd.grad(expected, parameters), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["prompt-tuning", "p-tuning", "prefix-tuning", "lora"])
+def test_virtual_tokens_shift_no_label(tiny_llama: Path, kind: str) -> None:
+    base, tokenizer = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32").load_model()
+    model = attach_adapter(base, "CAUSAL_LM", AdapterSpec(kind), seed=0)
+    text = "the film was very good and anna met bert in new york " * 3
+    examples = [Example("a", f"{text} anna", "rome was good"), Example("b", f"{text} the", "paris")]
+    encodings, _ = HEAD.encode(examples, tokenizer, 256)
+    batch = HEAD.collate(encodings, tokenizer)
+    plain = {key: value for key, value in batch.items() if key != "labels"}
+    expected = HEAD.loss(model(**plain).logits, batch["labels"], model)
+    torch.testing.assert_close(HEAD.training_loss(model, batch), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_vocabulary_is_scored_before_labels_alone(tiny_llama: Path) -> None:
