@@ -252,7 +252,15 @@ def _open_onnx(name: str, path: str, how: _Opening) -> ServedBase:
         return answers
 
     facts = ModelFacts(
-        name, opened.task, tuple(opened.labels), opened.base, None, None, opened.max_length, "onnx", opened.precision
+        name,
+        opened.task,
+        tuple(opened.labels),
+        _public_name(opened.base),
+        None,
+        None,
+        opened.max_length,
+        "onnx",
+        opened.precision,
     )
     return ServedBase({name: facts}, answer)
 
@@ -265,13 +273,18 @@ def _facts(name: str, predictor: Predictor, path: str | None) -> ModelFacts:
         name=name,
         task=predictor.head.name,
         labels=predictor.head.labels,
-        base=recorded.get("name"),
+        base=_public_name(recorded.get("name")),
         adapter=adapter,
         parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
         max_length=predictor.max_length,
         runtime="torch",
         precision=recorded.get("quantization") or _precision(predictor.model),
     )
+
+
+def _public_name(base: str | None) -> str | None:
+    """Return the name of a base without the folders that lead to it on this machine, which are nobody's business."""
+    return Path(base).name if base is not None and Path(base).is_absolute() else base
 
 
 def _precision(model: Any) -> str:

@@ -108,6 +108,7 @@ def test_adapters_of_one_base_share_it_and_are_named_after_their_runs(runs: Path
     models = ServedModels.open([str(runs / "news" / "adapter"), f"feelings={runs / 'mood' / 'adapter'}"])
     assert list(models) == ["news", "feelings"]
     assert models.default == "news"
+    assert models["news"].base == "bert", "the folders of this machine are not shown"
     assert len(models.bases) == 1
     assert models["news"].adapter == "lora"
     assert (models["news"].task, models["news"].labels) == ("token-classification", TYPES)
