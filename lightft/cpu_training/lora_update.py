@@ -75,7 +75,12 @@ class _LoRAUpdate(torch.autograd.Function):
         inner = rows @ rounded_down.T
         ctx.save_for_backward(rows, inner, rounded_down, rounded_up)
         ctx.scaling, ctx.shape = scaling, x.shape
-        return torch.addmm(of_base.reshape(-1, of_base.shape[-1]), inner, rounded_up.T).view(of_base.shape)
+        # Not a view of the sum: some models change a layer's output in place, which views made here do not allow.
+        updated = torch.empty_like(of_base, memory_format=torch.contiguous_format)
+        torch.addmm(
+            of_base.reshape(-1, of_base.shape[-1]), inner, rounded_up.T, out=updated.view(-1, updated.shape[-1])
+        )
+        return updated
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None]:

@@ -196,7 +196,9 @@ def forward_in_batches(
     the mode it was in.
     """
     was_training = model.training
-    model.eval()
+    if was_training:
+        # Not otherwise: it walks through all modules, which a service would notice at every request.
+        model.eval()
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
@@ -209,7 +211,8 @@ def forward_in_batches(
                 if progress is not None:
                     progress(len(rows))
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def _virtual_tokens(model: Any) -> int:

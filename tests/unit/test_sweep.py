@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import math
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -639,14 +639,7 @@ def test_a_search_trains_for_real(loader: ModelLoader, quick_probe: None, tmp_pa
 def test_a_search_without_optuna_names_the_extra(
     loader: ModelLoader, trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without_optuna(name: str, *rest: Any) -> Any:
-        if name == "optuna":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_optuna)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"lightft\[sweep\]"):
         searched(loader, tmp_path)
 

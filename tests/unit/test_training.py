@@ -327,6 +327,7 @@ def test_the_best_score_is_what_evaluating_the_kept_model_gives(tiny_bert: Path)
         schedule="constant",
         batch_size=4,
         progress=False,
+        seed=3,
     )
     model = trainer.train(setting.rows, noise, validation_metric="roc_auc")
     result = trainer.result
