@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,6 +24,7 @@ from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_toke
 __all__ = [
     "CERTIFICATE_NAME",
     "Agreement",
+    "Certificate",
     "Held",
     "MergeCertificate",
     "Refuse",
@@ -78,9 +79,9 @@ class Agreement:
     positions: int
 
 
-@dataclass(frozen=True)
-class MergeCertificate:
-    """What ``merge_certificate.json`` says of the merged model beside it.
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What is said of an exported model in a file beside it.
 
     Attributes:
         agreement: of the model as it was written with ``reference``.
@@ -89,7 +90,7 @@ class MergeCertificate:
         trained_precision: where the adapter was trained in less than float32, how far the written model lies from the
             adapter in that precision, whose products are rounded on their own; else None.
         probe: what the rows were.
-        written: ``dtype``, ``quantization`` and ``digest`` of the merged model.
+        written: what was written, with its ``digest``.
         adapter: ``kind`` and ``params``, where known, and ``digest``.
         base: ``name``, ``revision``, ``digest``, ``dtype``, ``quantization`` and ``seed`` of the adapter's base.
         environment: versions, Python, device, threads and date.
@@ -107,10 +108,19 @@ class MergeCertificate:
     environment: Mapping[str, Any]
     format: int = _FORMAT
 
+    file_name: ClassVar[str]
+
     def write(self, folder: Path) -> None:
-        """Write ``merge_certificate.json`` into ``folder``."""
+        """Write the certificate into ``folder``, under its name."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        (folder / CERTIFICATE_NAME).write_text(text, encoding="utf-8")
+        (folder / self.file_name).write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeCertificate(Certificate):
+    """What ``merge_certificate.json`` says: ``written`` holds ``dtype``, ``quantization`` and ``digest``."""
+
+    file_name: ClassVar[str] = CERTIFICATE_NAME
 
 
 def certify(

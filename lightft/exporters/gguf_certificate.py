@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightft.errors import AdapterError
-from lightft.exporters.certificate import Agreement, compare_with_adapter
+from lightft.exporters.certificate import Agreement, Certificate, compare_with_adapter
 from lightft.models import ModelSource
 from lightft.models.quiet import quiet_transformers
 
 __all__ = ["TEXTS_TO_SPLIT", "GgufCertificate", "certify_gguf"]
 
-_CERTIFICATE_NAME = "gguf_certificate.json"
-_FORMAT = 1
 _SMALLEST_AGREEMENT = {"F32": 0.999, "F16": 0.99, "BF16": 0.99, "Q8_0": 0.95}
 
 TEXTS_TO_SPLIT = (
@@ -35,41 +32,18 @@ TEXTS_TO_SPLIT = (
 """Texts on which tokenizers that are almost alike differ: contractions, digits, white space, scripts, emoji, code."""
 
 
-@dataclass(frozen=True)
-class GgufCertificate:
-    """What ``gguf_certificate.json`` says of the file beside it.
+@dataclass(frozen=True, kw_only=True)
+class GgufCertificate(Certificate):
+    """What ``gguf_certificate.json`` says of the file beside it, as transformers reads it.
 
     Attributes:
-        agreement: of the file, as transformers reads it, with ``reference``.
-        rule: what ``agreement`` had to keep.
-        reference: what the file was compared with.
-        trained_precision: where the adapter was trained in less than float32, how far the file lies from the adapter in that
-            precision, whose products are rounded on their own; else None.
-        tokens: ``texts`` that were split by the file's tokenizer and by the adapter's, all into the same ``ids``.
-        probe: what the rows were.
         written: ``file``, ``precision``, ``bytes`` and ``digest``.
-        adapter: ``kind`` and ``params``, where known, and ``digest``.
-        base: ``name``, ``revision``, ``digest``, ``dtype``, ``quantization`` and ``seed`` of the adapter's base.
-        environment: versions, Python, device, threads and date.
-        format: of this file.
+        tokens: ``texts`` that were split by the file's tokenizer and by the adapter's, all into the same ``ids``.
     """
 
-    agreement: Agreement
-    rule: str
-    reference: str
-    trained_precision: Agreement | None
     tokens: Mapping[str, int]
-    probe: Mapping[str, Any]
-    written: Mapping[str, Any]
-    adapter: Mapping[str, Any]
-    base: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    format: int = _FORMAT
 
-    def write(self, folder: Path) -> None:
-        """Write ``gguf_certificate.json`` into ``folder``."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        (folder / _CERTIFICATE_NAME).write_text(text, encoding="utf-8")
+    file_name: ClassVar[str] = "gguf_certificate.json"
 
 
 def certify_gguf(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightft.errors import AdapterError
-from lightft.exporters.certificate import Agreement, compare_with_adapter
+from lightft.exporters.certificate import Agreement, Certificate, compare_with_adapter
 from lightft.exporters.gguf_certificate import TEXTS_TO_SPLIT
 from lightft.models import ModelSource
 from lightft.portable.description import OnnxDescription
@@ -24,49 +23,24 @@ from lightft.portable.tokenizer import FileTokenizer
 
 __all__ = ["OnnxCertificate", "certify_onnx", "refuse_other_tokens"]
 
-_CERTIFICATE_NAME = "onnx_certificate.json"
-_FORMAT = 1
 _LONGEST_ROWS = 4
 _LARGEST_GAP = 1e-4
 _SMALLEST_AGREEMENT = 0.99
 
 
-@dataclass(frozen=True)
-class OnnxCertificate:
-    """What ``onnx_certificate.json`` says of the graph beside it.
+@dataclass(frozen=True, kw_only=True)
+class OnnxCertificate(Certificate):
+    """What ``onnx_certificate.json`` says of the graph beside it, run by onnxruntime.
 
     Attributes:
-        agreement: of the graph, run by onnxruntime, with ``reference``.
-        rule: what ``agreement`` had to keep.
-        reference: what the graph was compared with.
-        trained_precision: where the adapter was trained in less than float32, how far the graph lies from the adapter in
-            that precision; else None.
-        tokens: ``texts`` that ``tokenizer.json`` alone and the adapter's tokenizer split, all into the same ``ids``.
-        probe: what the rows were.
         written: ``file``, ``precision``, ``bytes`` and ``digest``, and how many ``products`` and ``embeddings`` are in 8
             bits.
-        adapter: ``kind`` and ``params``, where known, and ``digest``.
-        base: ``name``, ``revision``, ``digest``, ``dtype``, ``quantization`` and ``seed`` of the adapter's base.
-        environment: versions, Python, device, threads and date.
-        format: of this file.
+        tokens: ``texts`` that ``tokenizer.json`` alone and the adapter's tokenizer split, all into the same ``ids``.
     """
 
-    agreement: Agreement
-    rule: str
-    reference: str
-    trained_precision: Agreement | None
     tokens: Mapping[str, int]
-    probe: Mapping[str, Any]
-    written: Mapping[str, Any]
-    adapter: Mapping[str, Any]
-    base: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    format: int = _FORMAT
 
-    def write(self, folder: Path) -> None:
-        """Write ``onnx_certificate.json`` into ``folder``."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        (folder / _CERTIFICATE_NAME).write_text(text, encoding="utf-8")
+    file_name: ClassVar[str] = "onnx_certificate.json"
 
 
 def certify_onnx(
