@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -18,8 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from tokenizers import models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel, pipeline
+from transformers import pipeline
 
 import lightft
 from lightft import Example, LoRATrainer, ModelLoader
@@ -29,7 +27,8 @@ from lightft.portable import OnnxPredictor, load_onnx
 from lightft.records import Classified, Span
 from lightft.spans import split_words
 from lightft.tasks import TokenClassification
-from tests.tiny_models import LABELS, TYPES, byte_bpe_tokenizer, classified_texts, save_bert, tagged_texts
+from tests.roberta_size import save_tagger_of_roberta_size
+from tests.tiny_models import LABELS, TYPES, classified_texts, save_bert, tagged_texts
 
 Pair = tuple[Predictor, OnnxPredictor]
 TOKENS, TEXTS = "token-classification", "text-classification"
@@ -316,24 +315,6 @@ def _in_limited_memory(folder: Path, limit: int) -> dict[str, float]:
     return {"seconds": measured["ready"] - started, "peak": measured["peak"]}
 
 
-def _tokenizer_of_roberta_size() -> PreTrainedTokenizerFast:
-    """As many tokens and merges as RoBERTa's has: the bytes, and pairs of them."""
-    tokenizer = byte_bpe_tokenizer(model_max_length=512)
-    backend = tokenizer.backend_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = list(itertools.islice(itertools.product(alphabet, alphabet), 50_000))
-    names = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, *("".join(pair) for pair in merges)]
-    backend.model = models.BPE({name: index for index, name in enumerate(names)}, merges)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        model_max_length=512,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own figures are read")
 def test_a_model_of_the_size_of_roberta_base_serves_in_400_megabytes(
@@ -341,13 +322,7 @@ def test_a_model_of_the_size_of_roberta_base_serves_in_400_megabytes(
 ) -> None:
     # How alike an untrained model's answers are is beside the point here: none of them is sure.
     monkeypatch.setattr("lightft.exporters.onnx_certificate._SMALLEST_AGREEMENT", 0.5)
-    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
-    RobertaModel(config).save_pretrained(tmp_path / "base")
-    _tokenizer_of_roberta_size().save_pretrained(tmp_path / "base")
-    loader = ModelLoader(str(tmp_path / "base"), task=TOKENS, labels=TYPES, dtype="float32")
-    trainer = LoRATrainer(loader, adapter="head-only", epochs=1, batch_size=4, progress=False)
-    adapter = trainer.save(trainer.train(tagged_texts(4)), tmp_path / "adapter")
-    folder = lightft.export(adapter, to="onnx-int8", out=tmp_path / "int8")
+    folder = lightft.export(save_tagger_of_roberta_size(tmp_path), to="onnx-int8", out=tmp_path / "int8")
     measured = _in_limited_memory(folder, limit=400 * MEGABYTE)
     with capsys.disabled():
         sys.stdout.write(
