@@ -96,7 +96,8 @@ def _refuse_difference(found: Agreement, adapter: Path, precision: str, *, rando
     # Written so that a difference that is not a number is refused too.
     if found.argmax_agreement >= smallest and found.largest_logit_gap < float("inf"):
         return
-    more = f"Hold more of it: lightft.export({str(adapter)!r}, to='gguf', out=..., precision='F32')."
+    finer = "F16" if precision == "Q8_0" else "F32"
+    more = f"Hold more of it: lightft.export({str(adapter)!r}, to='gguf', out=..., precision={finer!r})."
     next_step = "Export to 'merged'." if precision == "F32" else more
     harder = " Or compare on texts such as it will read, with probe=[...]: random tokens are harder."
     raise AdapterError(
