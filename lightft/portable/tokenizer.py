@@ -33,8 +33,7 @@ class FileTokenizer:
             )
         try:
             self._tokenizer = Tokenizer.from_str(self._path.read_text(encoding="utf-8"))
-        # What the parser raises has no class of its own.
-        except Exception as cause:
+        except Exception as cause:  # what the parser raises has no class of its own
             raise AdapterError(
                 f"{self._path} is damaged ({cause}). Export the adapter again, or restore the file."
             ) from cause
