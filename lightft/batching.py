@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,45 @@ def training_steps(
     return [_split(step.tolist(), lengths, max_tokens) for step in steps]
 
 
-def inference_batches(lengths: Sequence[int], *, max_tokens: int, max_rows: int = 256) -> list[list[int]]:
-    """Return batches of row numbers, longest rows first, each of at most ``max_tokens`` padded tokens."""
+def inference_batches(
+    lengths: Sequence[int], *, max_tokens: int, max_rows: int = 256, pass_cost: int | None = None
+) -> list[list[int]]:
+    """Return batches of row numbers, longest rows first, each of at most ``max_tokens`` padded tokens.
+
+    Args:
+        lengths: tokens of each row, 1 or more.
+        max_tokens: rows × longest row of a batch at most (a single longer row still goes through).
+        max_rows: of a batch.
+        pass_cost: how many tokens' time a forward pass takes beyond that of its tokens. The batches are then those that
+            cost least together, padding included; None takes as few as there can be, for processors that a batch does not
+            keep busy.
+    """
     longest_first = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return _split(longest_first, lengths, max_tokens, max_rows)
+    if pass_cost is None:
+        return _split(longest_first, lengths, max_tokens, max_rows)
+    sizes = np.asarray([lengths[row] for row in longest_first], dtype=np.int64)
+    starts = _cheapest_starts(sizes, max_tokens, max_rows, pass_cost)
+    return [longest_first[start:end] for start, end in pairwise([*starts, len(longest_first)])]
+
+
+def _cheapest_starts(sizes: NDArray[np.int64], max_tokens: int, max_rows: int, pass_cost: int) -> list[int]:
+    """Return where the batches of rows of falling ``sizes`` begin: by dynamic programming over where the last one does."""
+    rows = len(sizes)
+    cheapest = np.zeros(rows + 1, dtype=np.int64)
+    start_of_last = np.zeros(rows + 1, dtype=np.int64)
+    for end in range(1, rows + 1):
+        first = max(0, end - max_rows)
+        padded = np.arange(end - first, 0, -1) * sizes[first:end]
+        padded_fits = padded <= max_tokens
+        padded_fits[-1] = True
+        costs = np.where(padded_fits, cheapest[first:end] + pass_cost + padded, np.iinfo(np.int64).max)
+        best = int(np.argmin(costs))
+        cheapest[end], start_of_last[end] = costs[best], first + best
+    starts: list[int] = []
+    while rows:
+        rows = int(start_of_last[rows])
+        starts.append(rows)
+    return starts[::-1]
 
 
 def _cut_evenly(rows: NDArray[np.int64], labels: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:

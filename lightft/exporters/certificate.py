@@ -19,7 +19,7 @@ from lightft.inference import Predictor, load
 from lightft.models import ModelSource, provenance_of
 from lightft.models.quiet import quiet_transformers
 from lightft.records import Example
-from lightft.tasks.head import Encoding, forward_tokens, pad_batch, special_tokens_around
+from lightft.tasks.head import Encoding, inference_tokens, pad_batch, special_tokens_around
 
 __all__ = [
     "CERTIFICATE_NAME",
@@ -33,6 +33,7 @@ __all__ = [
     "compare_with_adapter",
     "digest_of",
     "probe_rows",
+    "rows_of_random_tokens",
 ]
 
 CERTIFICATE_NAME = "merge_certificate.json"
@@ -189,7 +190,7 @@ def compare_with_adapter(
     rows, probe = probe_rows(predictor, texts)
     if longest_rows:
         length = min(_LONGEST_ROW, predictor.max_length)
-        rows += _random_rows(predictor, longest_rows, (length, length))
+        rows += rows_of_random_tokens(predictor, longest_rows, (length, length))
         probe |= {"longest_rows": longest_rows, "their_length": length}
     reference: Any = predictor.model.float() if rounded else predictor.model
     agreement = compare_answers(reference, written, predictor.tokenizer, rows)
@@ -225,7 +226,7 @@ def compare_answers(
 ) -> Agreement:
     """Return how alike two models, both in eval mode, answer ``rows``; ``other`` need only be called like a model."""
     gap, agreeing, positions = torch.zeros(()), 0, 0
-    for batch_rows in _batches([len(row.input_ids) for row in rows], max_tokens=forward_tokens(reference)):
+    for batch_rows in _batches([len(row.input_ids) for row in rows], max_tokens=inference_tokens(reference)):
         batch = pad_batch([rows[row] for row in batch_rows], tokenizer)
         expected, found = (model(**batch).logits.float() for model in (reference, other))
         if expected.dim() == 3:
@@ -257,27 +258,36 @@ def probe_rows(predictor: Predictor, texts: Sequence[str]) -> tuple[list[Encodin
     """Return the rows to compare on, texts first, and what they are."""
     examples = [Example(str(number), text) for number, text in enumerate(texts)]
     rows, counts = predictor.head.encode(examples, predictor.tokenizer, predictor.max_length)
-    random_rows = _random_rows(predictor, max(0, _PROBE_ROWS - len(rows)), _lengths(predictor))
+    random = rows_of_random_tokens(predictor, max(0, _PROBE_ROWS - len(rows)))
     described = {
         "texts": len(texts),
         "text_rows": len(rows),
         "text_counts": dict(counts),
-        "random_rows": len(random_rows),
+        "random_rows": len(random),
     }
-    if random_rows:
+    if random:
         described |= {"random_lengths": _lengths(predictor), "random_seed": _SEED}
-    return [*rows, *random_rows], described
+    return [*rows, *random], described
 
 
-def _random_rows(predictor: Predictor, count: int, lengths: Sequence[int]) -> list[Encoding]:
-    """Return rows of ordinary tokens in random order, with the tokenizer's special tokens around them."""
+def rows_of_random_tokens(
+    predictor: Predictor, count: int, lengths: Sequence[int] | None = None, *, seed: int = _SEED
+) -> list[Encoding]:
+    """Return rows of ordinary tokens in random order, with the tokenizer's special tokens around them.
+
+    Args:
+        predictor: whose tokens they are.
+        count: how many rows.
+        lengths: how many tokens a row has at least and at most, special tokens included; None for short rows.
+        seed: decides the tokens.
+    """
     tokenizer = predictor.tokenizer
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     known = predictor.model.get_input_embeddings().weight.shape[0]
     ordinary = sorted(index for index in set(tokenizer.get_vocab().values()) - special if index < known)
     before, after = special_tokens_around(tokenizer)
-    shortest, longest = lengths
-    generator = torch.Generator().manual_seed(_SEED)
+    shortest, longest = lengths or _lengths(predictor)
+    generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(count):
         length = int(torch.randint(shortest, longest + 1, (), generator=generator)) - len(before) - len(after)

@@ -34,7 +34,7 @@ class OnnxCertificate(Certificate):
 
     Attributes:
         written: ``file``, ``precision``, ``bytes`` and ``digest``, and how many ``products`` and ``embeddings`` are in 8
-            bits.
+            bits, ``rounded_by`` row or block, and why a faster way was refused.
         tokens: ``texts`` that ``tokenizer.json`` alone and the adapter's tokenizer split, all into the same ``ids``.
     """
 
@@ -44,14 +44,14 @@ class OnnxCertificate(Certificate):
 
 
 def certify_onnx(
-    adapter: Path, folder: Path, *, in_8_bits: Mapping[str, int], tokens: Mapping[str, int], texts: Sequence[str]
+    adapter: Path, folder: Path, *, in_8_bits: Mapping[str, Any], tokens: Mapping[str, int], texts: Sequence[str]
 ) -> OnnxCertificate:
     """Run an ONNX folder as it will be run, compare it with its adapter, and say how alike they are.
 
     Args:
         adapter: the adapter folder.
         folder: with the graph and its description.
-        in_8_bits: how many parts of the graph are.
+        in_8_bits: how many parts of the graph are, and how they are rounded.
         tokens: what ``refuse_other_tokens`` returned.
         texts: what to compare on; random rows fill up to 256, and some more are as long as the model reads.
 

@@ -27,6 +27,8 @@ __all__ = ["OnnxPredictor", "load_onnx"]
 _TEXTS_PER_CHUNK = 512
 # Of one forward pass, padding included: what is computed on the way takes some 60 MB in a model of base size.
 _MOST_TOKENS = 512
+# What it costs to run the graph once, in tokens of a small model.
+_PASS_COST = 16
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class OnnxPredictor:
     def _forward(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Array]]:
         """Yield positions in ``rows`` and their logits, batch by batch, longest rows first."""
         lengths = [len(row) for row in rows]
-        for numbers in inference_batches(lengths, max_tokens=_MOST_TOKENS):
+        for numbers in inference_batches(lengths, max_tokens=_MOST_TOKENS, pass_cost=_PASS_COST):
             longest = max(lengths[number] for number in numbers)
             input_ids = np.full((len(numbers), longest), self.description.padding, dtype=np.int64)
             mask = np.zeros_like(input_ids)

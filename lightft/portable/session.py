@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightft.errors import AdapterError
 from lightft.extras import package_of_extra
+from lightft.portable.heap import keep_freed_memory
 from lightft.reading.decoding import Array
 
 __all__ = ["MODEL_NAME", "Session"]
@@ -17,8 +17,9 @@ __all__ = ["MODEL_NAME", "Session"]
 MODEL_NAME = "model.onnx"
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "logits"
-_M_MMAP_THRESHOLD = -3
-_LARGE_BLOCK = 2**20
+# More than a batch of short texts needs; after a long text little is left to wait for the next.
+_LARGEST_BLOCK_KEPT = 4 * 2**20
+_MOST_KEPT = 32 * 2**20
 
 
 class Session:
@@ -27,15 +28,16 @@ class Session:
     Args:
         folder: what ``lightft.export(..., to="onnx")`` wrote.
         threads: of one product; None leaves it to onnxruntime, which takes one per core.
+        graph_name: the file in it.
 
     Raises:
         AdapterError: the graph is missing or damaged.
         MissingExtraError: onnxruntime is not installed.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, *, threads: int | None = None, graph_name: str = MODEL_NAME) -> None:
         self._runtime = package_of_extra("onnxruntime", "onnx", "An ONNX folder is run by onnxruntime")
-        self._graph = self._open(folder / MODEL_NAME, threads)
+        self._graph = self._open(folder / graph_name, threads)
         self.outputs: int = self._graph.get_outputs()[0].shape[-1]
         """How many numbers an answer has."""
 
@@ -48,15 +50,19 @@ class Session:
         Raises:
             AdapterError: the graph cannot read rows of this size.
         """
+        return self.tensors([_OUTPUT], input_ids, attention_mask)[_OUTPUT]
+
+    def tensors(self, names: Sequence[str], input_ids: Array, attention_mask: Array) -> dict[str, Array]:
+        """Return several outputs of the graph by name, as ``logits`` does the one."""
         try:
-            logits: Array = self._graph.run([_OUTPUT], {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+            found = self._graph.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
         except self._failures() as cause:
             rows, tokens = input_ids.shape
             raise AdapterError(
                 f"The ONNX model cannot read {rows} rows of {tokens} tokens: {_first_line(cause)} Use the adapter as it is, "
                 "with lightft.load, or export to 'merged'."
             ) from cause
-        return logits
+        return dict(zip(names, found, strict=True))
 
     def _open(self, path: Path, threads: int | None) -> Any:
         if not path.is_file():
@@ -64,7 +70,7 @@ class Session:
                 f"{path.parent} holds no ONNX model: there is no {path.name} in it. Name a folder that "
                 "lightft.export(..., to='onnx') wrote."
             )
-        _give_back_large_blocks()
+        keep_freed_memory(_LARGEST_BLOCK_KEPT, _MOST_KEPT)
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
@@ -74,6 +80,7 @@ class Session:
         options.log_severity_level = 4
         # Threads that wait for work sleep instead of spinning: others use the machine too.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.x64quantprecision", "0" if _adds_bytes_exactly() else "1")
         try:
             graph = self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except self._failures() as cause:
@@ -103,14 +110,19 @@ class Session:
         )
 
 
-def _give_back_large_blocks() -> None:
-    """Have glibc return a freed block of 1 MiB or more to the system at once.
+def _adds_bytes_exactly() -> bool:
+    """Whether the processor is known to add up products of signed and unsigned bytes in 32 bits.
 
-    By itself it comes to keep blocks of up to 32 MiB, so that after a long text a model of base size holds 200 MB more
-    than it needs. Another C library, which has no such setting, is left as it is.
+    Older ones of the x86 family add two of them in 16 bits, which may not hold the sum. There the weights have to be taken
+    as unsigned, for which the runtime has an exact way of half the speed.
     """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(facts.split())
 
 
 def _first_line(cause: Exception) -> str:

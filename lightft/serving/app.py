@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
@@ -30,6 +30,7 @@ __all__ = ["create_app"]
 _NEEDS_NO_KEY = frozenset({"/health", *DEMO_PATHS})
 _VERSION = version("lightft")
 _T = TypeVar("_T")
+_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(models: ServedModels, settings: ServeSettings | None = None) -> FastAPI:
@@ -58,8 +59,7 @@ def create_app(models: ServedModels, settings: ServeSettings | None = None) -> F
     )
     app.state.service = service
     _add_facts(app, service)
-    _add_predict(app, service)
-    _add_generate(app, service)
+    predict, generate = _add_predict(app, service), _add_generate(app, service)
     add_demo(app)
     _describe_requests(app)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
@@ -70,7 +70,7 @@ def create_app(models: ServedModels, settings: ServeSettings | None = None) -> F
         key=service.key,
         open_paths=_NEEDS_NO_KEY,
         admitted_by=service.admit,
-        guarded=frozenset({PREDICT, GENERATE}),
+        endpoints={PREDICT: predict, GENERATE: generate},
     )
     app.add_middleware(Observed, observation=service.observation, routes=lambda: paths)
     return app
@@ -114,7 +114,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         )
 
 
-def _add_predict(app: FastAPI, service: Service) -> None:
+def _add_predict(app: FastAPI, service: Service) -> _Endpoint:
     @app.post(
         PREDICT,
         summary="The entities or the class of one text, or of each text of a list",
@@ -132,8 +132,10 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         results = [_answer_as_json(text, answer) for text, answer in zip(texts, answers, strict=True)]
         return json_response({"model": model, **(results[0] if asked.text is not None else {"results": results})})
 
+    return predict
 
-def _add_generate(app: FastAPI, service: Service) -> None:
+
+def _add_generate(app: FastAPI, service: Service) -> _Endpoint:
     @app.post(
         GENERATE,
         summary="What a language model writes, whole or as server-sent events",
@@ -161,6 +163,8 @@ def _add_generate(app: FastAPI, service: Service) -> None:
         return json_response(
             {"model": model, "text": written.text, "new_tokens": written.new_tokens, "finish": written.finish}
         )
+
+    return generate
 
 
 def _answer_as_json(text: str, answer: Answer) -> dict[str, Any]:

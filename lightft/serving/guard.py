@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightft.serving.problems import JSON, ClientGoneError, RefusedError
@@ -24,7 +26,8 @@ class Guard:
         settings: the limits.
         key: what is asked for; None asks for none.
         open_paths: what needs no key.
-        guarded: the paths whose requests have a body.
+        endpoints: by path, what answers a POST with a body. It is called from here: FastAPI's way to its routes, through
+            three middlewares, router and dependencies, would do nothing more for it.
         admitted_by: refuses a request to one of them when there is no room for it.
     """
 
@@ -34,14 +37,14 @@ class Guard:
         settings: ServeSettings,
         key: bytes | None,
         open_paths: frozenset[str],
-        guarded: frozenset[str],
+        endpoints: Mapping[str, Callable[[Request], Awaitable[Response]]],
         admitted_by: Callable[[str], None],
     ) -> None:
         self._app = app
         self._settings = settings
         self._key = key
         self._open_paths = open_paths
-        self._guarded = guarded
+        self._endpoints = endpoints
         self._admit = admitted_by
         self._open_bodies = 0
 
@@ -60,11 +63,15 @@ class Guard:
                 ("header", "authorization"),
                 {"WWW-Authenticate": "Bearer"},
             )
-        if scope["method"] == "POST" and path in self._guarded:
-            self._refuse_by_headers(headers)
-            self._admit(path)
-            receive = _whole(await self._body(receive), receive)
-        await self._app(scope, receive, send)
+        endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        self._refuse_by_headers(headers)
+        self._admit(path)
+        receive = _whole(await self._body(receive), receive)
+        response = await endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
     def _refuse_by_headers(self, headers: Mapping[bytes, bytes]) -> None:
         kind, _, parameters = headers.get(b"content-type", b"").partition(b";")

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lightft.errors import InvalidSettingError
+from lightft.portable.heap import keep_freed_memory
 from lightft.serving.app import create_app
 from lightft.serving.guard import has_key
 from lightft.serving.models import ServedModels
@@ -32,6 +33,7 @@ _BACKLOG = 2048
 # Models give way to other threads at each of their hundreds of operations. While the other thread has much to do, each time
 # costs as long as Python lets a thread go on: by default 5 ms.
 _SECONDS_BETWEEN_THREADS = 0.0005
+_MEBIBYTE = 2**20
 _SECONDS_FOR_HEADERS = 10
 _SECONDS_BETWEEN_REQUESTS = 60
 
@@ -55,6 +57,7 @@ def serve(
     listening = _listen(host, port)
     _log_to_stderr()
     sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
+    _keep_memory_for_passes(models)
     _Server(uvicorn_config(app, settings), app).run([listening])
 
 
@@ -72,6 +75,13 @@ def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         timeout_keep_alive=_SECONDS_BETWEEN_REQUESTS,
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )
+
+
+def _keep_memory_for_passes(models: ServedModels) -> None:
+    """Let each pass have the memory of the one before; a service without torch is to be small, and keeps less."""
+    with_torch = any(facts.runtime == "torch" for facts in models.values())
+    largest_block, most = (16, 64) if with_torch else (4, 32)
+    keep_freed_memory(largest_block * _MEBIBYTE, most * _MEBIBYTE, one_heap=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

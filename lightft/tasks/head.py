@@ -29,6 +29,7 @@ __all__ = [
     "TaskHead",
     "forward_in_batches",
     "forward_tokens",
+    "inference_tokens",
     "max_input_length",
     "pad_batch",
     "pad_labels",
@@ -37,6 +38,10 @@ __all__ = [
 ]
 
 _MOST_TOKENS = 8192
+# A processor is busy with far fewer, and what is computed on the way then takes tens of megabytes, not hundreds.
+_MOST_TOKENS_ON_CPU = 2048
+# What it costs a processor to call the hundreds of layers of a model once, in tokens of a small model.
+_PASS_COST_ON_CPU = 16
 _MOST_SCORES = 2**28 // 4
 
 
@@ -148,6 +153,13 @@ def forward_tokens(model: Any, *, scored: float = 1.0) -> int:
     return max(64, min(_MOST_TOKENS, int(_MOST_SCORES / (output.weight.shape[0] * scored))))
 
 
+def inference_tokens(model: Any) -> int:
+    """Return how many padded tokens one forward pass without gradients takes at most."""
+    first = next(model.parameters(), None)
+    on_cpu = first is None or first.device.type == "cpu"
+    return min(forward_tokens(model), _MOST_TOKENS_ON_CPU if on_cpu else _MOST_TOKENS)
+
+
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the ids a tokenizer puts before and after a text, such as ``[CLS]`` and ``[SEP]``."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -200,11 +212,14 @@ def forward_in_batches(
         # Not otherwise: it walks through all modules, which a service would notice at every request.
         model.eval()
     device = next(model.parameters()).device
+    batches = inference_batches(
+        [len(encoding.input_ids) for encoding in encodings],
+        max_tokens=inference_tokens(model),
+        pass_cost=_PASS_COST_ON_CPU if device.type == "cpu" else None,
+    )
     try:
         with torch.inference_mode():
-            for rows in inference_batches(
-                [len(encoding.input_ids) for encoding in encodings], max_tokens=forward_tokens(model)
-            ):
+            for rows in batches:
                 batch = collate([encodings[row] for row in rows])
                 inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
                 yield rows, batch, model(**inputs).logits.float().cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pytest
@@ -53,6 +53,25 @@ def test_inference_reads_every_row_once_longest_first(lengths: list[int], max_to
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
     assert all(len(batch) <= max_rows for batch in batches)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 200), st.integers(1, 5), st.integers(0, 80))
+def test_no_other_batches_cost_less(lengths: list[int], max_tokens: int, max_rows: int, pass_cost: int) -> None:
+    def cost(batches: list[list[int]]) -> int:
+        return sum(pass_cost + len(batch) * max(batch) for batch in batches)
+
+    def allowed(batch: list[int]) -> bool:
+        return len(batch) == 1 or (len(batch) <= max_rows and len(batch) * max(batch) <= max_tokens)
+
+    batches = inference_batches(lengths, max_tokens=max_tokens, max_rows=max_rows, pass_cost=pass_cost)
+    assert sorted(chain.from_iterable(batches)) == list(range(len(lengths)))
+    found = [[lengths[row] for row in batch] for batch in batches]
+    assert list(chain.from_iterable(found)) == sorted(lengths, reverse=True)
+    assert all(map(allowed, found))
+    longest_first = sorted(lengths, reverse=True)
+    cuts = chain.from_iterable(combinations(range(1, len(lengths)), count) for count in range(len(lengths)))
+    others = ([longest_first[start:end] for start, end in pairwise([0, *cut, len(lengths)])] for cut in cuts)
+    assert cost(found) == min(cost(other) for other in others if all(map(allowed, other)))
 
 
 def test_a_split_of_a_step_keeps_its_rows() -> None:
@@ -113,3 +132,4 @@ def test_steps_are_shuffled_so_that_lengths_do_not_rise() -> None:
 
 def test_no_rows_make_no_batches() -> None:
     assert inference_batches([], max_tokens=10) == []
+    assert inference_batches([], max_tokens=10, pass_cost=3) == []

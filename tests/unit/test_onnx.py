@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
@@ -22,9 +22,10 @@ import lightft
 from lightft import LoRATrainer, ModelLoader
 from lightft.contracts.tiny_models import LABELS as CONTRACT_LABELS
 from lightft.contracts.tiny_models import Pair, examples, save_base
-from lightft.errors import AdapterError, MissingExtraError
+from lightft.errors import AdapterError, InvalidSettingError, MissingExtraError
 from lightft.exporters import onnx_certificate
 from lightft.exporters.onnx_graph import trace
+from lightft.exporters.onnx_int8 import quantize
 from lightft.tasks import TokenClassification
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts, wordpiece_tokenizer
 
@@ -134,10 +135,37 @@ def test_in_8_bits_the_products_and_embeddings_are_integers_and_the_head_is_not(
     # Four products of attention and two of the feed-forward part in each of two layers.
     assert written["products"] == 12
     assert written["embeddings"] == 2
+    assert written["rounded_by"] == "row"
     large = [tensor.dtype for tensor in tensors.values() if tensor.size >= 60 * 64]
-    assert sorted(map(str, large)) == ["int8"] * 2 + ["uint8"] * 12
+    assert [str(kind) for kind in large] == ["int8"] * 14
     trained = lightft.load(adapters[TOKENS]).model.merge_and_unload().classifier.weight.detach().numpy()
     assert any(tensor.shape == trained.T.shape and np.array_equal(tensor, trained.T) for tensor in tensors.values())
+
+
+def test_blocks_are_taken_where_rows_are_not_close_enough(
+    adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def badly_by_row(exact: Path, out: Path, *arguments: Any, rounded_by: str, **named: Any) -> dict[str, int]:
+        found = quantize(exact, out, *arguments, rounded_by=rounded_by, **named)
+        if rounded_by == "row":
+            _disturb(out, lambda weights: weights[::-1].copy())
+        return found
+
+    monkeypatch.setattr("lightft.exporters.onnx.quantize", badly_by_row)
+    folder = lightft.export(adapters[TOKENS], to="onnx-int8", out=tmp_path / "onnx", probe=PROBE)
+    certificate = _certificate(folder)
+    assert certificate["written"]["rounded_by"] == "block"
+    assert "99% is asked for" in certificate["written"]["refused_by_row"]
+    assert certificate["agreement"]["argmax_agreement"] >= 0.99
+    tensors = onnx.load(folder / "model.onnx").graph.initializer
+    assert sum(tensor.data_type == TensorProto.UINT8 for tensor in tensors) == 12
+    with pytest.raises(AdapterError, match="99% is asked for"):
+        lightft.export(adapters[TOKENS], to="onnx-int8", out=tmp_path / "by-row", probe=PROBE, rounded_by="row")
+
+
+def test_how_to_round_is_refused_when_it_is_neither(adapters: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match=r"rounded_by is 'column'\. Give 'row' or 'block'"):
+        lightft.export(adapters[TOKENS], to="onnx-int8", out=tmp_path / "onnx", rounded_by="column")
 
 
 def test_each_row_of_an_embedding_is_rounded_by_its_own_scale(tiny_bert: Path, in_8_bits: dict[str, Path]) -> None:
