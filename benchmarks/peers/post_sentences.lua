@@ -1,5 +1,5 @@
 -- For wrk: posts the sentences of the file that SENTENCES names (one JSON body per line), each thread and each run in its own
--- order, and prints a summary as one line of JSON.
+-- order, and prints a summary as one line of JSON. PAUSE_MS lets a connection wait before each request.
 
 local bodies = {}
 local counter = 0
@@ -24,6 +24,12 @@ end
 function request()
   next_body = next_body % #bodies + 1
   return wrk.format("POST", "/predict", { ["Content-Type"] = "application/json" }, bodies[next_body])
+end
+
+if os.getenv("PAUSE_MS") then
+  function delay()
+    return tonumber(os.getenv("PAUSE_MS"))
+  end
 end
 
 function done(summary, latency, requests)

@@ -51,7 +51,7 @@ def main() -> None:
         probe = [example.text for example in data.validation[:PROBE_ROWS]]
         result = _compare(adapter, work, rows, probe, asked.repeats)
     asked.adapter = "ADAPTER" if asked.adapter else None
-    write_result(asked.out, {**result, **describe_machine("benchmarks/onnx.py", asked)})
+    write_result(asked.out, {**result, **describe_machine("benchmarks/export_forms.py", asked)})
 
 
 def _compare(adapter: Path, work: Path, rows: Sequence[Example], probe: Sequence[str], repeats: int) -> dict[str, Any]:
