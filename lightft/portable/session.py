@@ -19,7 +19,7 @@ _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "logits"
 # More than a batch of short texts needs; after a long text little is left to wait for the next.
 _LARGEST_BLOCK_KEPT = 4 * 2**20
-_MOST_KEPT = 32 * 2**20
+_MOST_KEPT = 16 * 2**20
 
 
 class Session:

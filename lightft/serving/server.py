@@ -80,7 +80,7 @@ def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
 def _keep_memory_for_passes(models: ServedModels) -> None:
     """Let each pass have the memory of the one before; a service without torch is to be small, and keeps less."""
     with_torch = any(facts.runtime == "torch" for facts in models.values())
-    largest_block, most = (16, 64) if with_torch else (4, 32)
+    largest_block, most = (16, 32) if with_torch else (4, 16)
     keep_freed_memory(largest_block * _MEBIBYTE, most * _MEBIBYTE, one_heap=True)
 
 

@@ -39,7 +39,7 @@ __all__ = [
 
 _MOST_TOKENS = 8192
 # A processor is busy with far fewer, and what is computed on the way then takes tens of megabytes, not hundreds.
-_MOST_TOKENS_ON_CPU = 2048
+_MOST_TOKENS_ON_CPU = 1024
 # What it costs a processor to call the hundreds of layers of a model once, in tokens of a small model.
 _PASS_COST_ON_CPU = 16
 _MOST_SCORES = 2**28 // 4
