@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="an option of the format, such as dtype=bfloat16; may be given several times",
     )
+    parser.add_argument(
+        "--probe",
+        type=Path,
+        metavar="FILE",
+        help="texts such as the model will read, one a line in UTF-8: what is written is compared with the adapter on them",
+    )
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face Hub")
     parser.add_argument(
         "--public", action="store_true", help="make the repository public, if it does not exist; else it is private"
@@ -43,7 +49,10 @@ def _export(asked: argparse.Namespace) -> int:
     if asked.push is not None:
         # Refused now rather than after the model was written.
         check_repository_name(asked.push)
-    written = export(asked.adapter, to=asked.to, out=asked.out, **_options(asked.option))
+    options = _options(asked.option)
+    if asked.probe is not None:
+        options["probe"] = _texts(asked.probe)
+    written = export(asked.adapter, to=asked.to, out=asked.out, **options)
     print(f"Wrote {written}")
     certified = certificate_line(written)
     if certified is not None:
@@ -65,3 +74,19 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name] = value
     return options
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the lines of a file that hold more than white space.
+
+    Raises:
+        InvalidSettingError: it cannot be read, or holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InvalidSettingError(f"--probe names {path}, which cannot be read as text in UTF-8: {cause}") from cause
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise InvalidSettingError(f"--probe names {path}, which holds no text. Write one text on each line.")
+    return texts

@@ -56,6 +56,33 @@ def refusal(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
 # --- what it writes and says
 
 
+def test_texts_to_compare_on_come_from_a_file(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Anna met Bert.\n\nShe lives in Zürich.\n", encoding="utf-8")
+    out = tmp_path / "model"
+    arguments = ["export", adapter, "--to", "merged", "--out", out, "--probe", texts]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert json.loads((out / "merge_certificate.json").read_text())["probe"]["texts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read as text in UTF-8"), (b"\xff\xfe", "cannot be read"), (b"\n \n", "holds no text")],
+    ids=["missing", "no-text", "empty"],
+)
+def test_a_file_without_texts_is_refused(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    texts = tmp_path / "texts.txt"
+    if content is not None:
+        texts.write_bytes(content)
+    arguments = ["export", adapter, "--to", "merged", "--out", tmp_path / "model", "--probe", texts]
+    assert said in refusal(arguments, capsys)
+    assert not (tmp_path / "model").exists()
+
+
 def test_says_where_and_how_alike_the_answers_are(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
