@@ -189,18 +189,21 @@ class _Rows:
         """Return the nodes that round the rows."""
         from onnx import helper
 
-        even, sizes, largest, scaled = map(self._name, ("even", "sizes", "largest", "scaled"))
-        make_even = [helper.make_node("Div", [self.given, self._name("divisors")], [even])]
-        take_size = [helper.make_node("Abs", [even], [sizes])]
+        above, even, sizes, largest, scaled = map(self._name, ("above", "even", "sizes", "largest", "scaled"))
         if self.lowest:
-            sizes, above = even, self._name("above")
-            make_even.insert(0, helper.make_node("Sub", [self.given, self._name("lowest")], [above]))
-            make_even[1].input[0] = above
-            take_size = []
+            nodes = [
+                helper.make_node("Sub", [self.given, self._name("lowest")], [above]),
+                helper.make_node("Div", [above, self._name("divisors")], [even]),
+                helper.make_node("ReduceMax", [even], [largest], axes=[-1], keepdims=1),
+            ]
+        else:
+            nodes = [
+                helper.make_node("Div", [self.given, self._name("divisors")], [even]),
+                helper.make_node("Abs", [even], [sizes]),
+                helper.make_node("ReduceMax", [sizes], [largest], axes=[-1], keepdims=1),
+            ]
         return [
-            *make_even,
-            *take_size,
-            helper.make_node("ReduceMax", [sizes], [largest], axes=[-1], keepdims=1),
+            *nodes,
             helper.make_node("Div", [self._name("most"), largest], [self.multiplied_with]),
             helper.make_node("Mul", [even, self.multiplied_with], [scaled]),
             helper.make_node("QuantizeLinear", [scaled, _ONE_NAME, self.zero], [self.integers]),
