@@ -22,8 +22,8 @@ def quantize(
 ) -> dict[str, int]:
     """Write a graph with the weights of its products and its embeddings in 8 bits.
 
-    What products are given is rounded as well, when it comes. No row's answer depends on the rows beside it, as with one
-    scale for a whole batch. An embedding gets a scale per row.
+    What products are given is rounded as well, when it comes. No row's answer depends on the rows beside it, as it would
+    with one scale for a whole batch. An embedding gets a scale per row.
 
     Args:
         graph: what ``trace`` wrote.
