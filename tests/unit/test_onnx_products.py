@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lightft.exporters.onnx_products import Product, by_block, by_row
+from lightft.portable.session import _adds_bytes_exactly
 
 Numbers = NDArray[np.float32]
 Multiply = Callable[[Numbers], Numbers]
@@ -33,7 +34,12 @@ def behind_a_gelu(rows: int = 64) -> Numbers:
 
 
 def multiplier(
-    weights: Numbers, seen: Numbers, *, bias: Numbers | None = None, rounded_by: str = "row", precise: str = "0"
+    weights: Numbers,
+    seen: Numbers,
+    *,
+    bias: Numbers | None = None,
+    rounded_by: str = "row",
+    unsigned: bool | None = None,
 ) -> Multiply:
     """Return how a graph of one product in 8 bits multiplies."""
     added = [] if bias is None else ["bias"]
@@ -55,7 +61,9 @@ def multiplier(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", precise)
+    if unsigned is None:
+        unsigned = not _adds_bytes_exactly()
+    options.add_session_config_entry("session.x64quantprecision", "1" if unsigned else "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     return lambda rows: session.run(None, {"x": rows})[0]
 
@@ -118,7 +126,7 @@ def test_processors_that_need_unsigned_weights_get_the_same_numbers(weights: Num
     largest = np.full((2, INPUTS), 3, np.float32)
     rows = np.concatenate([normal(), largest, -largest])
     weights[:, 0] = 1
-    usual, unsigned = (multiplier(weights, normal(), precise=precise)(rows) for precise in ("0", "1"))
+    usual, unsigned = (multiplier(weights, normal(), unsigned=choice)(rows) for choice in (None, True))
     np.testing.assert_allclose(unsigned, usual, rtol=1e-5, atol=1e-4)
     assert error(usual, rows @ weights) < 0.02
 
