@@ -55,7 +55,7 @@ def onnx(adapter: Path, out: Path, *, probe: Sequence[str] | None = None) -> Pat
             model, or the graph answers otherwise than the adapter does.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    return _export(adapter, out, "float32", probe or (), ())
+    return _export(adapter, out, probe or ())
 
 
 @register("onnx-int8")
@@ -81,10 +81,11 @@ def onnx_int8(adapter: Path, out: Path, *, probe: Sequence[str] | None = None, r
         raise InvalidSettingError(
             f"rounded_by is {rounded_by!r}. Give 'row' or 'block', or leave it out for the faster that is close enough."
         )
-    return _export(adapter, out, "int8", probe or (), [rounded_by] if rounded_by else _FASTEST_FIRST)
+    return _export(adapter, out, probe or (), (rounded_by,) if rounded_by else _FASTEST_FIRST)
 
 
-def _export(adapter: Path, out: Path, precision: str, texts: Sequence[str], ways: Sequence[str]) -> Path:
+def _export(adapter: Path, out: Path, texts: Sequence[str], ways: Sequence[str] = ()) -> Path:
+    """Write an ONNX folder: in float32, or in 8 bits in the first of ``ways`` to round that is close enough."""
     require_packages()
     refuse_unmergeable(adapter)
     _refuse_language_model(adapter)
@@ -95,25 +96,25 @@ def _export(adapter: Path, out: Path, precision: str, texts: Sequence[str], ways
             predictor = load(adapter, device="cpu", dequantize=True)
         predictor.tokenizer.save_pretrained(unfinished)
         tokens = refuse_other_tokens(predictor.tokenizer, unfinished, adapter, texts)
-        _describe(predictor, adapter, precision).write(unfinished)
-        exact = unfinished / "float32"
-        exact.mkdir()
-        head = _write_graph(predictor, adapter, unfinished, exact / MODEL_NAME)
-        # Other rows than those on which the certificate compares.
-        seen = [row.input_ids for row in rows_of_random_tokens(predictor, _ROWS_FOR_RANGES, seed=_SEED_OF_RANGES)]
-        del predictor
+        _describe(predictor, adapter, "int8" if ways else "float32").write(unfinished)
 
         def certify(in_8_bits: Mapping[str, Any]) -> OnnxCertificate:
             return certify_onnx(adapter, unfinished, in_8_bits=in_8_bits, tokens=tokens, texts=texts)
 
-        if precision == "float32":
-            for file in exact.iterdir():
-                file.rename(unfinished / file.name)
+        if not ways:
+            _write_graph(predictor, adapter, unfinished, unfinished / MODEL_NAME)
+            del predictor
             certificate = certify({})
         else:
+            exact = unfinished / "float32"
+            exact.mkdir()
+            head = _write_graph(predictor, adapter, unfinished, exact / MODEL_NAME)
+            # Other rows than those on which the certificate compares.
+            seen = [row.input_ids for row in rows_of_random_tokens(predictor, _ROWS_FOR_RANGES, seed=_SEED_OF_RANGES)]
+            del predictor
             certificate = _in_8_bits(exact / MODEL_NAME, unfinished / MODEL_NAME, head, seen, ways, certify)
-        # A graph beyond 2 GB keeps each of its weights in a file of its own.
-        shutil.rmtree(exact)
+            # A graph beyond 2 GB keeps each of its weights in a file of its own.
+            shutil.rmtree(exact)
         certificate.write(unfinished)
     return out
 

@@ -31,7 +31,8 @@ def quantize(
         kept: names of modules whose weights stay in float32.
         rounded_by: ``"row"`` rounds each row that a product is given by one scale, and its weights by one per output;
             ``"block"`` both by one for every 32 numbers, which is closer and slower.
-        seen: rows of token ids, from which ``"row"`` takes the ranges of channels. Numbers beyond them are not cut off.
+        seen: rows of token ids, from which ``"row"`` takes the ranges of channels. Larger numbers are not cut off; in a
+            tensor that hardly goes below 0, numbers below the lowest are taken for the lowest.
 
     Returns:
         How many ``products`` and ``embeddings`` are in 8 bits.

@@ -53,7 +53,7 @@ class Session:
         return self.tensors([_OUTPUT], input_ids, attention_mask)[_OUTPUT]
 
     def tensors(self, names: Sequence[str], input_ids: Array, attention_mask: Array) -> dict[str, Array]:
-        """Return several outputs of the graph by name, as ``logits`` does the one."""
+        """Return several outputs of the graph by name, as ``logits`` does the one; it raises what that does."""
         try:
             found = self._graph.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
         except self._failures() as cause:

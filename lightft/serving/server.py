@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lightft.errors import InvalidSettingError
-from lightft.portable.heap import keep_freed_memory
+from lightft.portable.heap import keep_freed_memory, share_one_heap
 from lightft.serving.app import create_app
 from lightft.serving.guard import has_key
 from lightft.serving.models import ServedModels
@@ -33,7 +33,8 @@ _BACKLOG = 2048
 # Models give way to other threads at each of their hundreds of operations. While the other thread has much to do, each time
 # costs as long as Python lets a thread go on: by default 5 ms.
 _SECONDS_BETWEEN_THREADS = 0.0005
-_MEBIBYTE = 2**20
+_LARGEST_BLOCK_KEPT = 16 * 2**20
+_MOST_KEPT = 32 * 2**20
 _SECONDS_FOR_HEADERS = 10
 _SECONDS_BETWEEN_REQUESTS = 60
 
@@ -78,10 +79,10 @@ def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
 
 
 def _keep_memory_for_passes(models: ServedModels) -> None:
-    """Let each pass have the memory of the one before; a service without torch is to be small, and keeps less."""
-    with_torch = any(facts.runtime == "torch" for facts in models.values())
-    largest_block, most = (16, 32) if with_torch else (4, 16)
-    keep_freed_memory(largest_block * _MEBIBYTE, most * _MEBIBYTE, one_heap=True)
+    """Let each pass have the memory of the one before; an ONNX model says by itself how much that is."""
+    share_one_heap()
+    if any(facts.runtime == "torch" for facts in models.values()):
+        keep_freed_memory(_LARGEST_BLOCK_KEPT, _MOST_KEPT)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.skipif(
 # Several passes in a thread, as a service computes them: each fills five blocks and gives them back.
 _COUNT_FAULTS = """
 import resource, sys, threading
-from lightft.portable.heap import keep_freed_memory
+from lightft.portable.heap import keep_freed_memory, share_one_heap
 largest, most, size = map(int, sys.argv[1:])
-keep_freed_memory(largest, most, one_heap=True)
+keep_freed_memory(largest, most)
+share_one_heap()
 faults = []
 def passes():
     for _ in range(20):

@@ -103,6 +103,14 @@ def test_numbers_beyond_those_seen_are_not_cut_off(weights: Numbers) -> None:
     assert error(multiplier(weights, normal(seed=2))(rows), rows @ weights) < 0.02
 
 
+def test_a_one_sided_tensor_takes_lower_numbers_for_the_lowest(weights: Numbers) -> None:
+    seen = behind_a_gelu()
+    lower = seen.copy()
+    lower[:, :4] = -0.5
+    clipped = np.maximum(lower, seen.min())
+    np.testing.assert_allclose(multiplier(weights, seen)(lower), multiplier(weights, seen)(clipped), atol=1e-5)
+
+
 def test_a_row_does_not_depend_on_the_rows_beside_it(weights: Numbers) -> None:
     multiply = multiplier(weights, normal())
     rows = normal(5)
