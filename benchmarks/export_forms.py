@@ -10,7 +10,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from serve import train_tagger
 
 import lightft
 from lightft import Example
-from lightft.portable import load_onnx
-from lightft.records import Span
+from lightft.inference import Predictor
+from lightft.metrics import score_predictions
+from lightft.portable import OnnxPredictor, load_onnx
+from lightft.records import Prediction
 
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "merged": ("merged", {}),
@@ -31,7 +33,6 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx_int8_block": ("onnx-int8", {"rounded_by": "block"}),
 }
 PROBE_ROWS = 256
-Answer = Callable[[list[str]], list[list[Span]]]
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def _compare(adapter: Path, work: Path, rows: Sequence[Example], probe: Sequence[str], repeats: int) -> dict[str, Any]:
-    answers: dict[str, Answer] = {"adapter": lightft.load(adapter, device="cpu")}
+    answers: dict[str, Predictor | OnnxPredictor] = {"adapter": lightft.load(adapter, device="cpu")}
     result: dict[str, Any] = {"sentences": len(rows), "probe_rows": len(probe)}
     for name, (form, options) in FORMS.items():
         given = {**options, "probe": probe} if form.startswith("onnx") else options
@@ -63,36 +64,27 @@ def _compare(adapter: Path, work: Path, rows: Sequence[Example], probe: Sequence
         answers[name] = load_onnx(out, threads=1) if form.startswith("onnx") else lightft.load(out, device="cpu")
         result[f"{name}_megabytes"] = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     texts = [row.text for row in rows]
-    found = {name: answer(texts) for name, answer in answers.items()}
+    found = {name: answer.predict(rows) for name, answer in answers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in answers}
     for _ in range(repeats):
         for name, answer in answers.items():
             started = time.perf_counter()
             answer(texts)
             seconds[name].append(time.perf_counter() - started)
-    for name, spans in found.items():
+    for name, predictions in found.items():
         ratios = [one / other for one, other in zip(seconds["adapter"], seconds[name], strict=True)]
         result |= {
-            f"{name}_f1": _f1(rows, spans),
-            f"{name}_sentences_alike": sum(map(_same, spans, found["adapter"])) / len(rows),
+            f"{name}_f1": score_predictions(predictions, ["span_f1"])["span_f1"],
+            f"{name}_sentences_alike": sum(map(_same, predictions, found["adapter"])) / len(rows),
             f"{name}_sentences_per_second": len(rows) / statistics.median(seconds[name]),
             f"{name}_speedup": statistics.median(ratios),
         }
     return result
 
 
-def _same(spans: Sequence[Span], others: Sequence[Span]) -> bool:
-    return _places(spans) == _places(others)
-
-
-def _places(spans: Sequence[Span]) -> set[tuple[int, int, str]]:
-    return {(span.start, span.end, span.label) for span in spans}
-
-
-def _f1(rows: Sequence[Example], found: Sequence[Sequence[Span]]) -> float:
-    gold = [_places([span for span in row.target or () if isinstance(span, Span)]) for row in rows]
-    right = sum(len(one & _places(spans)) for one, spans in zip(gold, found, strict=True))
-    return 2 * right / (sum(map(len, gold)) + sum(map(len, found)))
+def _same(one: Prediction, other: Prediction) -> bool:
+    # A span is compared without its score.
+    return one.predicted == other.predicted
 
 
 if __name__ == "__main__":
