@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from typing import Any
 
 from packaging.version import Version
 
 from lightft.errors import LightFTError
+from lightft.garbage import collected_later
 
 __all__ = ["FLOORS"]
 
@@ -25,8 +30,31 @@ def _refuse_old_versions() -> None:
             )
 
 
-def _import_bitsandbytes_quietly() -> None:
-    """Import bitsandbytes without its notice that a package for faster inference, which training cannot use, is missing."""
+@contextmanager
+def compiling_when_first_called() -> Iterator[None]:
+    """Let ``torch.compile`` load its compiler when a compiled function is first called, not when it is declared.
+
+    bitsandbytes declares four such functions for devices that it has no kernels for; torch.compile would load all of
+    Inductor for them, in every process, for nothing.
+    """
+    compile_now = torch.compile
+
+    def compile_later(model: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
+        if model is None:
+            return functools.partial(compile_later, **options)
+        compiled = functools.cache(lambda: compile_now(model, **options))
+        return functools.wraps(model)(lambda *args, **kwargs: compiled()(*args, **kwargs))
+
+    torch.compile = compile_later
+    try:
+        yield
+    finally:
+        torch.compile = compile_now
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Leave out bitsandbytes' notice that a package for faster inference, which training cannot use, is missing."""
 
     def is_something_else(record: logging.LogRecord) -> bool:
         return "kernels-community" not in record.getMessage()
@@ -34,10 +62,15 @@ def _import_bitsandbytes_quietly() -> None:
     notices = logging.getLogger("bitsandbytes.backends.cpu.ops")
     notices.addFilter(is_something_else)
     try:
-        import bitsandbytes  # noqa: F401
+        yield
     finally:
         notices.removeFilter(is_something_else)
 
 
 _refuse_old_versions()
-_import_bitsandbytes_quietly()
+with collected_later():
+    import torch
+
+    with compiling_when_first_called(), _without_notices():
+        import bitsandbytes  # noqa: F401
+    import peft  # noqa: F401

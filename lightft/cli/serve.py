@@ -8,6 +8,8 @@ import sys
 from dataclasses import fields
 from typing import Any
 
+from lightft.garbage import collected_later
+
 __all__ = ["add_arguments"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,14 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(asked: argparse.Namespace) -> int:
-    # Reading the help of another verb needs no deep-learning stack, and no web framework.
-    from lightft.serving import ServedModels, ServeSettings, serve
+    with collected_later():
+        # Reading the help of another verb needs no deep-learning stack, and no web framework.
+        from lightft.serving import ServedModels, ServeSettings, serve
 
-    key = asked.api_key if asked.api_key is not None else os.environ.get("LIGHTFT_API_KEY")
-    given: dict[str, Any] = {setting.name: getattr(asked, setting.name, None) for setting in fields(ServeSettings)}
-    given["api_key"] = key
-    settings = ServeSettings(**{name: value for name, value in given.items() if value is not None})
-    models = ServedModels.open(asked.models, base=asked.base, device=asked.device, threads=asked.threads)
+        key = asked.api_key if asked.api_key is not None else os.environ.get("LIGHTFT_API_KEY")
+        given: dict[str, Any] = {setting.name: getattr(asked, setting.name, None) for setting in fields(ServeSettings)}
+        given["api_key"] = key
+        settings = ServeSettings(**{name: value for name, value in given.items() if value is not None})
+        models = ServedModels.open(asked.models, base=asked.base, device=asked.device, threads=asked.threads)
     if asked.host not in _LOOPBACK and key is None:
         print(f"lightft: {asked.host} can be reached from other machines, and no key is asked for.", file=sys.stderr)
     serve(models, settings, host=asked.host, port=asked.port)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lightft.errors import InvalidSettingError
+from lightft.garbage import what_stays_set_aside
 from lightft.portable.heap import keep_freed_memory, share_one_heap
 from lightft.serving.app import create_app
 from lightft.serving.guard import has_key
@@ -54,12 +55,13 @@ def serve(
         InvalidSettingError: the address cannot be listened on.
     """
     settings = settings or ServeSettings()
-    app = create_app(models, settings)
-    listening = _listen(host, port)
-    _log_to_stderr()
-    sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
-    _keep_memory_for_passes(models)
-    _Server(uvicorn_config(app, settings), app).run([listening])
+    with what_stays_set_aside():
+        app = create_app(models, settings)
+        listening = _listen(host, port)
+        _log_to_stderr()
+        sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
+        _keep_memory_for_passes(models)
+        _Server(uvicorn_config(app, settings), app).run([listening])
 
 
 def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
