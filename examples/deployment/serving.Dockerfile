@@ -2,7 +2,7 @@
 # Serves a model over HTTP on a CPU. Build at the root of the repository:
 #
 #   docker build -f examples/deployment/serving.Dockerfile -t lightft-serving:0.1 .
-#   docker run --rm --read-only --tmpfs /tmp --cap-drop=ALL --security-opt no-new-privileges \
+#   docker run --rm --read-only --tmpfs /tmp --cap-drop=ALL --security-opt no-new-privileges --stop-timeout 40 \
 #       -p 127.0.0.1:8000:8000 -e LIGHTFT_API_KEY -v "$PWD/runs/lora/model:/model:ro" lightft-serving:0.1
 #
 # /model is a merged model, or what `lightft export --to onnx` wrote. An adapter's folder does as well where its base can

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lightft.errors import InvalidSettingError
@@ -41,6 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(asked: argparse.Namespace) -> int:
+    with _unwound_by_sigterm():
+        return _write_and_upload(asked)
+
+
+@contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, as Slurm, systemd and Docker send it, end the block like Ctrl-C: what is half written is removed."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        # A second signal must not interrupt the removal.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_and_upload(asked: argparse.Namespace) -> int:
     # Reading the help of another verb needs no deep-learning stack.
     from lightft.exporters import export, push_to_hub
     from lightft.exporters.certified import certificate_line

@@ -21,7 +21,7 @@ from peft import PeftConfig
 from lightft.checkpoint import MANIFEST_NAME, Manifest
 from lightft.errors import InvalidSettingError
 from lightft.exporters.bundle_packages import requirements, write_own_wheel
-from lightft.exporters.exporter import export, register
+from lightft.exporters.exporter import EXPORTERS, register
 
 __all__ = ["bundle", "pack"]
 
@@ -68,7 +68,7 @@ def bundle(
     with TemporaryDirectory(dir=out.parent, prefix=f".{archive.name}.unfinished-") as unfinished:
         layout = Path(unfinished) / name
         layout.mkdir()
-        export(adapter, to=model, out=layout / "model", **given)
+        EXPORTERS[model](adapter, layout / "model", **given)
         write_own_wheel(layout / "wheels")
         pinned = requirements(with_torch=model != "onnx-int8")
         (layout / "requirements.txt").write_text(pinned, encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightft.adapters.schema import check_value, schema_of
-from lightft.errors import InvalidPluginError, InvalidSettingError, suggest
+from lightft.errors import InvalidPluginError, InvalidSettingError, LightFTError, suggest
 from lightft.exporters.damage import refuse_damaged
 from lightft.registry import Registry
 
@@ -62,6 +62,7 @@ def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> 
         UnknownNameError: there is no such exporter.
         InvalidSettingError: ``out`` exists, or the exporter has no such option, or not with that value.
         AdapterError: the folder holds no adapter or a damaged one, or the exporter refuses it. Nothing is written then.
+        LightFTError: ``out`` cannot be written, such as on a disk that is full.
     """
     exporter, out = EXPORTERS[to], Path(out)
     known = _options(inspect.signature(exporter))
@@ -71,7 +72,15 @@ def export(adapter: str | Path, *, to: str, out: str | Path, **options: Any) -> 
         annotation = schema_of(exporter).get(name)
         if annotation is not None:
             check_value(to, name, value, annotation)
-    if out.exists():
-        raise InvalidSettingError(f"{out} exists already. Choose another folder, or delete it.")
-    refuse_damaged(Path(adapter))
-    return exporter(Path(adapter), out, **options)
+    try:
+        if out.exists():
+            raise InvalidSettingError(f"{out} exists already. Choose another folder, or delete it.")
+        refuse_damaged(Path(adapter))
+        return exporter(Path(adapter), out, **options)
+    except LightFTError:
+        # Some are an OSError as well, and have said what there is to say.
+        raise
+    except OSError as cause:
+        raise LightFTError(
+            f"{out} was not written: {cause}. Mend that, or name a place that can be written to and has room."
+        ) from cause

@@ -12,6 +12,7 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -105,7 +106,7 @@ def _write(adapter: Path, folder: Path, held: Held) -> type[PreTrainedModel]:
         predictor = load(adapter, device="cpu", dequantize=True)
         model = merged_model(predictor.model, adapter)
         if held.quantization is None:
-            model.to(dtype).save_pretrained(folder)
+            _save(model.to(dtype), folder)
         else:
             _write_quantized(model, folder, dtype, held.quantization)
     predictor.tokenizer.save_pretrained(folder)
@@ -162,14 +163,22 @@ def _write_quantized(model: PreTrainedModel, folder: Path, dtype: torch.dtype, q
     output = model.get_output_embeddings()
     kept = [*head, *(name for name, module in model.named_modules() if module is output)]
     unrounded = folder / "unrounded"
-    model.save_pretrained(unrounded)
+    _save(model, unrounded)
     settings = quantization_config(quantization, compute_dtype=dtype, skip=kept)
     packed = type(model).from_pretrained(unrounded, dtype=dtype, quantization_config=settings, device_map={"": _CPU})
     shutil.rmtree(unrounded)
     for name in head:
         # transformers leaves out what a task head adds to a layer, such as a CRF's transitions.
         packed.set_submodule(name, model.get_submodule(name).to(dtype))
-    packed.save_pretrained(folder)
+    _save(packed, folder)
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as cause:
+        # What safetensors raises when the disk is full is no OSError.
+        raise OSError(str(cause)) from cause
 
 
 def _open(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:

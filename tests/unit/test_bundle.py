@@ -10,9 +10,11 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import venv
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from urllib.error import URLError
@@ -26,9 +28,10 @@ import lightft
 from lightft import LoRATrainer, ModelLoader
 from lightft.cli import main, serve
 from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
-from lightft.errors import AdapterError, InvalidSettingError
+from lightft.errors import AdapterError, InvalidSettingError, LightFTError
 from lightft.exporters.bundle import pack
 from lightft.exporters.bundle_packages import requirements, write_own_wheel
+from lightft.serving.app import _NEEDS_NO_KEY
 
 TASK = "token-classification"
 
@@ -114,7 +117,7 @@ def test_a_bundle_that_breaks_off_leaves_nothing(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(sys.modules["lightft.exporters.bundle"], "pack", no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LightFTError, match="service was not written: No space left"):
         lightft.export(adapter, to="bundle", out=tmp_path / "service")
     assert list(tmp_path.iterdir()) == []
 
@@ -175,14 +178,49 @@ def test_what_is_started_is_what_serve_takes(unpacked: Path) -> None:
     assert (name, Path(model)) == ("tagger-of-news", unpacked / "model")
 
 
-def test_the_health_check_fails_where_nobody_answers(unpacked: Path) -> None:
+def health_check(unpacked: Path, port: int) -> str:
+    """The Python code of the Dockerfile's health check, for a service on another port."""
     dockerfile = (unpacked / "Dockerfile").read_text(encoding="utf-8")
     (check,) = re.findall(r"^    CMD (\[.*\])$", dockerfile, re.MULTILINE)
     program, flag, code = json.loads(check)
     assert (program, flag) == ("python", "-c")
     assert "http://127.0.0.1:8000/health" in code
+    return str(code.replace(":8000", f":{port}"))
+
+
+def test_the_health_check_fails_where_nobody_answers(unpacked: Path) -> None:
     with pytest.raises(URLError):
-        exec(code.replace(":8000", ":9"))
+        exec(health_check(unpacked, 9))
+
+
+def test_the_health_check_asks_the_service_itself_and_no_proxy(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Alive(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with HTTPServer(("127.0.0.1", 0), Alive) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        exec(health_check(unpacked, server.server_port))
+        answering.join()
+    assert asked == ["/health"]
+
+
+def test_the_readme_names_all_that_needs_no_key(unpacked: Path) -> None:
+    readme = (unpacked / "README.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"every request but those for (.*?) must bring", readme, re.DOTALL)
+    # What the page itself fetches goes without saying.
+    pages = {path for path in _NEEDS_NO_KEY if path.count("/") == 1}
+    assert set(re.findall(r"`(/\w+)`", named)) == pages
 
 
 def test_requirements_are_those_installed_here_and_without_a_gpu() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -206,6 +209,88 @@ def test_a_name_of_no_repository_is_refused_before_anything_is_written(
         arguments = ["export", adapter, "--to", "adapter", "--out", tmp_path / "out", "--push", name]
         assert "give owner/name" in refusal(arguments, capsys)
     assert not (tmp_path / "out").exists()
+
+
+# --- what stops it
+
+
+@pytest.mark.parametrize("format", ["adapter", "merged", "bundle"])
+@pytest.mark.parametrize("place", ["file/out", "/proc/nowhere/out", "o" * 300])
+def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str, place: str
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    out = tmp_path / place
+    said = refusal(["export", adapter, "--to", format, "--out", out], capsys)
+    assert said.startswith(f"lightft: {out} was not written: [Errno ")
+    assert said.endswith("Mend that, or name a place that can be written to and has room.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "file"]
+
+
+@pytest.mark.parametrize("format", ["adapter", "merged", "bundle"])
+def test_a_file_that_finds_no_room_is_told_in_one_sentence_and_leaves_nothing(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Less than the weights, more than what is written before them.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        said = refusal(["export", adapter, "--to", format, "--out", tmp_path / "out"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.startswith(f"lightft: {tmp_path / 'out'} was not written: ")
+    assert "File too large" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_sigterm_leaves_nothing_and_is_treated_as_before_afterwards(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(adapter: Path, unfinished: Path, form: str) -> None:
+        (unfinished / "README.md").write_text("half", encoding="utf-8")
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("lightft.exporters.adapter.write_model_card", stopped)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(adapter), "--to", "adapter", "--out", str(tmp_path / "out")])
+        assert ended.value.code == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+WAITS_IN_THE_MIDDLE = """
+import signal
+import sys
+from lightft.cli import main
+from lightft.exporters import adapter
+
+def wait(folder, unfinished, form):
+    (unfinished / "README.md").write_text("half")
+    print(unfinished, flush=True)
+    signal.pause()
+
+adapter.write_model_card = wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_told_to_end_leaves_nothing(adapter: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", WAITS_IN_THE_MIDDLE]
+    command += ["export", str(adapter), "--to", "adapter", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        unfinished = Path(process.stdout.readline().rstrip("\n"))
+        assert (unfinished / "README.md").is_file()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 # --- uploading

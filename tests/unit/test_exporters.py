@@ -24,7 +24,7 @@ from transformers import (
 import lightft
 from lightft import AdapterSpec, LoRATrainer, ModelLoader, QLoRATrainer
 from lightft.contracts.tiny_models import LABELS, Pair, examples, save_base
-from lightft.errors import AdapterError, InvalidPluginError, InvalidSettingError, UnknownNameError
+from lightft.errors import AdapterError, InvalidPluginError, InvalidSettingError, LightFTError, UnknownNameError
 from lightft.exporters import register
 from lightft.models.quantization import guard_cpu_kernels
 from lightft.tasks import TokenClassification
@@ -295,7 +295,7 @@ def test_a_crash_on_the_way_leaves_nothing(trained: Trained, tmp_path: Path, mon
         raise OSError("No space left on device")
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LightFTError, match="merged was not written: No space left"):
         _export(folder, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
