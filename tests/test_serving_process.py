@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,10 @@ def raw(port: int, sent: bytes) -> bytes:
         return received
 
 
-def test_a_service_answers_and_finishes_what_it_accepted(adapter: Path) -> None:
+def test_a_service_answers_and_finishes_what_it_accepted(adapter: Path, tiny_llama: Path) -> None:
     # Long enough to be in the works when the signal comes.
     long = " ".join(["anna met bert in rome"] * 4000)
-    with service(str(adapter)) as running:
+    with service(str(adapter), f"writer={tiny_llama}") as running:
         assert running.ask("GET", "/ready") == (200, {"status": "ready"})
         assert running.ask("GET", "/models", **{"x-api-key": "wrong"})[0] == 401
         status, answer = running.ask("POST", "/predict", {"texts": ["anna met bert", "rome"]})
@@ -113,7 +113,9 @@ def test_a_service_answers_and_finishes_what_it_accepted(adapter: Path) -> None:
         asking = threading.Thread(target=lambda: replies.append(running.ask("POST", "/predict", {"text": long})))
         asking.start()
         _wait_until_computing(running)
-        running.process.send_signal(signal.SIGTERM)
+        with _writing(running) as rest:
+            running.process.send_signal(signal.SIGTERM)
+            assert b'"done":true' in rest()
         asking.join(60)
         assert replies[0][0] == 200
         assert running.end() == 0
@@ -123,6 +125,19 @@ def test_a_service_answers_and_finishes_what_it_accepted(adapter: Path) -> None:
     assert "Traceback" not in logged
     assert KEY not in logged
     assert "anna" not in logged
+
+
+@contextmanager
+def _writing(running: Service) -> Iterator[Callable[[], bytes]]:
+    """Let the service write, and yield what gives all that comes after the first piece."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+    body = json.dumps({"model": "writer", "prompt": "say", "max_new_tokens": 200, "stream": True})
+    connection.request("POST", "/generate", body, {"content-type": "application/json", "x-api-key": KEY})
+    reply = connection.getresponse()
+    assert reply.status == 200
+    assert reply.readline().startswith(b"data: ")
+    yield reply.read
+    connection.close()
 
 
 def _wait_until_computing(running: Service) -> None:
@@ -145,6 +160,17 @@ def test_a_damaged_adapter_is_a_sentence_and_status_2(
     assert said.out == ""
     assert said.err.startswith(f"lightft: {folder}/adapter_model.safetensors is damaged")
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_model_that_opens_but_cannot_compute_is_a_sentence_and_status_2(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "chat_template.jinja").write_text("{{ 1 / 0 }}", encoding="utf-8")
+    command = [*LIGHTFT, "serve", str(folder), "--port", "0", "--threads", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("lightft: The model 'broken' cannot be asked anything")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_folder_without_a_model_is_a_sentence_and_status_2(

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightft.errors import ModelLoadError
 from lightft.records import Message
 from lightft.serving.problems import RefusedError, queue_full
 from lightft.serving.settings import ServeSettings
@@ -54,6 +55,22 @@ class Writer:
         """Return the seconds after which to come back, where too many conversations wait now; else None."""
         full = self._asked > self._settings.queue_generations
         return math.ceil(self._settings.generation_seconds / 10) if full else None
+
+    async def warm_up(self, model: str) -> None:
+        """Let a model write a token before there are requests, for as long as that takes.
+
+        Raises:
+            ModelLoadError: it cannot be asked the simplest question.
+        """
+        predictor, messages = self._predictors[model], [Message("user", "Say hello.")]
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._worker, _write, predictor, messages, 1, lambda piece: None, lambda: False)
+        except RefusedError as refusal:
+            raise ModelLoadError(
+                f"The model {model!r} cannot be asked anything: its chat template makes no prompt of a message, or one "
+                f"beyond its window of {predictor.max_length} tokens. Restore the files of its tokenizer."
+            ) from refusal
 
     async def write(self, model: str, messages: Sequence[Message], max_new_tokens: int) -> AsyncIterator[str | Written]:
         """Yield an empty string when the model starts, each piece as it is written, and the whole at the end.
@@ -113,21 +130,9 @@ def _write(
     stop: Callable[[], bool],
 ) -> Written:
     """Write an answer in the worker's thread; what is written is exactly what ``Predictor.generate`` returns."""
-    from jinja2 import TemplateError
-
     from lightft.serving.token_stream import StopWhen, TokenStream
-    from lightft.tasks.conversations import prompt_tokens
 
-    try:
-        prompt = len(prompt_tokens(messages, predictor.tokenizer))
-    except TemplateError as cause:
-        raise RefusedError(
-            422,
-            "conversation",
-            "The model's chat template refuses this order of roles. Send turns of user and assistant by turns, and a system "
-            "message at most at the beginning",
-            ("body", "messages"),
-        ) from cause
+    prompt = _prompt_length(messages, predictor)
     if prompt + max_new_tokens > predictor.max_length:
         raise RefusedError(
             413,
@@ -141,6 +146,26 @@ def _write(
     text = predictor.generate(list(messages), max_new_tokens=max_new_tokens, **options)
     ended = stream.last in _end_tokens(predictor)
     return Written(text, stream.tokens, "end" if ended else "length")
+
+
+def _prompt_length(messages: Sequence[Message], predictor: Predictor) -> int:
+    """Return how many tokens the model is asked with."""
+    from lightft.tasks.conversations import prompt_tokens
+
+    refusal = RefusedError(
+        422,
+        "conversation",
+        "The model's chat template makes no prompt of this conversation. Send turns of user and assistant by turns, and a "
+        "system message at most at the beginning",
+        ("body", "messages"),
+    )
+    try:
+        length = len(prompt_tokens(messages, predictor.tokenizer))
+    except Exception as cause:  # a template is a program that came with the model: it may raise anything
+        raise refusal from cause
+    if not length:
+        raise refusal
+    return length
 
 
 def _end_tokens(predictor: Predictor) -> set[int]:

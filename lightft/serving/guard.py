@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
+from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ from lightft.serving.settings import ServeSettings
 __all__ = ["Guard", "has_key"]
 
 _CLOSE = {"Connection": "close"}
+_MOST_DIGITS = 20
 
 
 class Guard:
@@ -53,7 +55,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
+        # What the routes are chosen by: another application may have mounted this one under a path of its own.
+        path = get_route_path(scope)
         headers = dict(scope["headers"])
         if path not in self._open_paths and not has_key(headers, self._key):
             raise RefusedError(
@@ -85,8 +88,9 @@ class Guard:
                 _CLOSE,
             )
         length = headers.get(b"content-length", b"0")
-        # uvicorn refuses what is no number; other servers may not.
-        if not length.isdigit() or int(length) > self._settings.max_body_bytes:
+        digits = length.lstrip(b"0") or b"0"
+        # uvicorn refuses what is no number; other servers may not. Python reads no number of thousands of digits.
+        if not length.isdigit() or len(digits) > _MOST_DIGITS or int(digits) > self._settings.max_body_bytes:
             raise self._too_large()
 
     async def _body(self, receive: Receive) -> bytes:

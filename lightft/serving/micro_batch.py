@@ -130,11 +130,11 @@ class MicroBatcher:
         request.future.add_done_callback(lambda _: self._settle(request, deadline))
         return request.future
 
-    async def warm_up(self, model: str, texts: Sequence[str]) -> None:
-        """Compute ``texts`` before there are requests, for as long as that takes, and learn the pace."""
+    async def warm_up(self, model: str, texts: Sequence[str]) -> list[Answer]:
+        """Answer ``texts`` before there are requests, for as long as that takes, and learn the pace."""
         request = _Request(model, asyncio.get_running_loop().create_future(), [None] * len(texts), len(texts))
         await self._compute_batch([_Row(request, place, text) for place, text in enumerate(texts)])
-        await request.future
+        return await request.future
 
     def _expire(self, request: _Request) -> None:
         if not request.future.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -11,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightft.serving.micro_batch import Batch
-from lightft.serving.problems import ClientGoneError, RefusedError
+from lightft.serving.problems import ClientGoneError, RefusedError, stopping
 
 __all__ = ["Observation", "Observed"]
 
@@ -23,6 +25,7 @@ logger = logging.getLogger("lightft.serving")
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # A method may be any word; what a client makes up is not written down.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_SECONDS_BETWEEN_LINES = 1.0
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -33,7 +36,7 @@ class Observation:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._at_the_door: dict[str, int] = {}
-        self._door_logged = 0.0
+        self._door_line: asyncio.TimerHandle | None = None
         self._requests = Counter("lightft_requests", "Requests answered", ("route", "status"), registry=self.registry)
         self._seconds = Histogram(
             "lightft_request_seconds",
@@ -72,14 +75,19 @@ class Observation:
     def refused_at_the_door(self, route: str) -> None:
         """Count a request that was refused before anything was made of it: in passing, there may be very many."""
         self._at_the_door[route] = self._at_the_door.get(route, 0) + 1
-        now = time.monotonic()
-        if now - self._door_logged >= 1:
-            self._door_logged = now
-            count = sum(self._at_the_door.values())
-            logger.info(json.dumps({"time": round(time.time(), 3), "status": 503, "refused": count}))
-            self._count_door()
+        if self._door_line is None:
+            loop = asyncio.get_running_loop()
+            self._door_line = loop.call_later(_SECONDS_BETWEEN_LINES, self.settle_the_door)
 
-    def _count_door(self) -> None:
+    def settle_the_door(self) -> None:
+        """Put what was refused at the door since the last time into the figures, and into one line of the log."""
+        if self._door_line is not None:
+            self._door_line.cancel()
+            self._door_line = None
+        if not self._at_the_door:
+            return
+        refused = sum(self._at_the_door.values())
+        logger.info(json.dumps({"time": round(time.time(), 3), "status": 503, "refused": refused}))
         for route, count in self._at_the_door.items():
             self._requests.labels(route, "503").inc(count)
             self._refusals.labels("queue_full").inc(count)
@@ -101,7 +109,7 @@ class Observation:
 
     def page(self) -> bytes:
         """Return all figures in Prometheus' text format."""
-        self._count_door()
+        self.settle_the_door()
         return generate_latest(self.registry)
 
 
@@ -147,25 +155,31 @@ class Observed:
             await refusal.response()(scope, receive, send_with_id)
         except ClientGoneError:
             self._observation.client_gone()
+        except asyncio.CancelledError:
+            # The service stops, and has waited for this as long as it was told to.
+            facts["reason"] = stopping().kind
+            if not status:
+                await stopping().response()(scope, receive, send_with_id)
+            raise
         except Exception as error:  # the last door: nothing of an exception may leave by it
             facts |= _without_message(error)
             if not status:
                 await _UNFORESEEN.response()(scope, receive, send_with_id)
-        route = scope["path"] if scope["path"] in self._routes() else "unknown"
-        seconds = time.perf_counter() - started
-        # A client that went away is sent nothing: 499, as nginx calls it.
+        finally:
+            # A client that went away is sent nothing: 499, as nginx calls it.
+            self._write_down(scope, request_id, status or 499, time.perf_counter() - started)
+
+    def _write_down(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        facts: Mapping[str, Any] = scope["lightft"]
+        path = get_route_path(scope)
+        route = path if path in self._routes() else "unknown"
         if facts.get("reason") == "queue_full":
             self._observation.refused_at_the_door(route)
             return
-        self._observation.request(route, status or 499, seconds)
+        self._observation.request(route, status, seconds)
         if "reason" in facts:
             self._observation.refusal(facts["reason"])
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._log(request_id, method, route, status or 499, seconds, facts)
-
-    def _log(
-        self, request_id: str, method: str, route: str, status: int, seconds: float, facts: Mapping[str, Any]
-    ) -> None:
         line = {"id": request_id, "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
         level = logging.ERROR if status == 500 else logging.INFO
         if logger.isEnabledFor(level):

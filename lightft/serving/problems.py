@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
-__all__ = ["JSON", "ClientGoneError", "RefusedError", "json_bytes", "json_response", "queue_full"]
+__all__ = ["JSON", "ClientGoneError", "RefusedError", "json_bytes", "json_response", "queue_full", "stopping"]
 
 JSON = "application/json"
 _MOST_DETAILS = 20
@@ -45,13 +45,16 @@ class RefusedError(Exception):
     @classmethod
     def of(cls, error: ValidationError, fields: Sequence[str]) -> RefusedError:
         """Return what Pydantic found wrong with a body that may have ``fields``."""
+        if error.error_count() > _MOST_DETAILS:
+            # Describing each of a hundred thousand would take the time of all other requests.
+            return cls(422, "too_many_errors", f"More than {_MOST_DETAILS} fields are wrong. {_known(fields)}")
         found = error.errors(include_url=False, include_context=False, include_input=False)
         kinds = {each["type"] for each in found}
         # Too many of something is a question of size, as the size of the body is.
         status = 400 if "json_invalid" in kinds else 413 if "too_long" in kinds else 422
         refusal = cls(status, "", "")
         refusal.kind = str(found[0]["type"])
-        refusal.details = [_detail(each, fields) for each in found[:_MOST_DETAILS]]
+        refusal.details = [_detail(each, fields) for each in found]
         return refusal
 
     def body(self) -> bytes:
@@ -67,6 +70,11 @@ def queue_full(seconds: int) -> RefusedError:
     """Return the refusal of a request for which there is no room; it may be sent again after ``seconds``."""
     message = "Too many requests are waiting. Send it again after the seconds that the header Retry-After names"
     return RefusedError(503, "queue_full", message, (), {"Retry-After": str(seconds)})
+
+
+def stopping() -> RefusedError:
+    """Return the refusal of a request that comes while the service stops, or that it does not wait for any longer."""
+    return RefusedError(503, "stopping", "The service is stopping. Send it again later", (), {"Retry-After": "5"})
 
 
 class ClientGoneError(Exception):
@@ -87,5 +95,9 @@ def _detail(found: Any, fields: Sequence[str]) -> dict[str, Any]:
     place, message = list(found["loc"]), found["msg"]
     if found["type"] == "extra_forbidden":
         # The name of an unknown field is the client's own text.
-        place, message = place[:-1], f"There is a field that is not known here. Known: {', '.join(fields)}"
+        place, message = place[:-1], f"There is a field that is not known here. {_known(fields)}"
     return {"loc": ["body", *place], "msg": message, "type": found["type"]}
+
+
+def _known(fields: Sequence[str]) -> str:
+    return f"Known: {', '.join(fields)}"

@@ -32,6 +32,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOST_NEW_TOKENS = 512
 _MOST_MESSAGES = 256
 
+# The longest name that a model can have.
+_ModelName = Annotated[StrictStr, Field(max_length=100)]
+
 _Request = TypeVar("_Request", bound="_Strict")
 
 
@@ -47,8 +50,9 @@ class PredictRequest(_Strict):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]})
 
     text: StrictStr | SkipJsonSchema[None] = None
-    texts: Annotated[list[StrictStr], Field(min_length=1)] | SkipJsonSchema[None] = None
-    model: StrictStr | None = None
+    # Of many texts that are none, the first is told: to list them all would take seconds.
+    texts: Annotated[list[StrictStr], Field(min_length=1, fail_fast=True)] | SkipJsonSchema[None] = None
+    model: _ModelName | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PredictRequest:
@@ -72,8 +76,11 @@ class GenerateRequest(_Strict):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]})
 
     prompt: StrictStr | SkipJsonSchema[None] = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)] | SkipJsonSchema[None] = None
-    model: StrictStr | None = None
+    messages: (
+        Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES, fail_fast=True)]
+        | SkipJsonSchema[None]
+    ) = None
+    model: _ModelName | None = None
     max_new_tokens: Annotated[StrictInt, Field(ge=1, le=_MOST_NEW_TOKENS)] = 128
     stream: StrictBool = False
 

@@ -38,6 +38,8 @@ _LARGEST_BLOCK_KEPT = 16 * 2**20
 _MOST_KEPT = 32 * 2**20
 _SECONDS_FOR_HEADERS = 10
 _SECONDS_BETWEEN_REQUESTS = 60
+_MOST_HEAD_BYTES = 65_536
+_CLOSE = {"Connection": "close"}
 
 
 def serve(
@@ -53,15 +55,16 @@ def serve(
 
     Raises:
         InvalidSettingError: the address cannot be listened on.
+        ModelLoadError: a model cannot compute.
     """
     settings = settings or ServeSettings()
     with what_stays_set_aside():
         app = create_app(models, settings)
-        listening = _listen(host, port)
-        _log_to_stderr()
-        sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
-        _keep_memory_for_passes(models)
-        _Server(uvicorn_config(app, settings), app).run([listening])
+        with _listen(host, port) as listening:
+            _log_to_stderr()
+            sys.setswitchinterval(_SECONDS_BETWEEN_THREADS)
+            _keep_memory_for_passes(models)
+            _Server(uvicorn_config(app, settings), app).run([listening])
 
 
 def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -119,6 +122,8 @@ class _Server(uvicorn.Server):
         self._service: Service = app.state.service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before the application's own start, whose failure uvicorn would write down with all its frames.
+        await self._service.start()
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -144,10 +149,12 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection on which the header of a request must come within a time, and no HTTP at all is refused as JSON."""
+    """A connection on which the head of a request must be small and come within a time, and refusals are JSON."""
 
     _too_slow: TimerHandle | None = None
     _refused = False
+    # Received since the last head or piece of a body ended: of a head, of trailers, or of nothing that HTTP knows.
+    _unfinished_bytes = 0
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Any", transport))
@@ -158,6 +165,12 @@ class _Connection(HttpToolsProtocol):
         self._header_came()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._unfinished_bytes += len(data)
+        super().data_received(data)
+        if self._unfinished_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_and_close(_head_too_large())
+
     def on_message_begin(self) -> None:
         self._refused = False
         super().on_message_begin()
@@ -166,22 +179,51 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._header_came()
-        if not self._refuse_at_the_door():
+        self._unfinished_bytes = 0
+        refusal = self._refusal_of_head()
+        if self.transport.is_closing():
+            self._refused = True
+        elif refusal is not None:
+            self._refuse_and_close(refusal)
+        elif not self._refuse_at_the_door():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._unfinished_bytes = 0
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._unfinished_bytes = 0
         if not self._refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         del msg
-        refusal = RefusedError(400, "no_http", "This is no HTTP request that can be read", (), {"Connection": "close"})
-        self.transport.write(_as_bytes(refusal))
+        self._refuse_and_close(RefusedError(400, "no_http", "This is no HTTP request that can be read", (), _CLOSE))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a server may answer in HTTP/1.1 whoever would rather go on in another protocol."""
+
+    def _refuse_and_close(self, refusal: RefusedError) -> None:
+        self._refused = True
+        self._service.observation.refusal(refusal.kind)
+        if not self._is_answering():
+            self.transport.write(_as_bytes(refusal))
         self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refusal_of_head(self) -> RefusedError | None:
+        # A colon, a space and the end of the line go with each field.
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > _MOST_HEAD_BYTES:
+            return _head_too_large()
+        if self.parser.should_upgrade() and self.parser.get_method() == b"POST":
+            # The parser takes what follows for the other protocol, so that the body would be lost.
+            message = "This service speaks HTTP/1.1 alone. Send the request without the header Upgrade"
+            return RefusedError(400, "upgrade", message, ("header", "upgrade"), _CLOSE)
+        return None
 
     def _refuse_at_the_door(self) -> bool:
         """Answer 503 when there is no room, and return whether that was so.
@@ -189,10 +231,10 @@ class _Connection(HttpToolsProtocol):
         The guard would refuse it too. But at twenty times of what a core can compute, making a request out of each refusal
         takes the time in which the others should be answered.
         """
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_answering():
             return False
         path = self.url.decode("latin-1")
-        if self.parser.get_method() != b"POST" or path not in (PREDICT, GENERATE) or self.parser.should_upgrade():
+        if self.parser.get_method() != b"POST" or path not in (PREDICT, GENERATE):
             return False
         seconds = self._service.retry_after(path)
         if seconds is None or not has_key(dict(self.headers), self._service.key):
@@ -215,8 +257,13 @@ class _Connection(HttpToolsProtocol):
 @functools.lru_cache(maxsize=64)
 def _full(seconds: int, keep_alive: bool) -> bytes:
     refusal = queue_full(seconds)
-    refusal.headers |= {} if keep_alive else {"Connection": "close"}
+    refusal.headers |= {} if keep_alive else _CLOSE
     return _as_bytes(refusal)
+
+
+def _head_too_large() -> RefusedError:
+    message = f"The head of the request is too large. Send at most {_MOST_HEAD_BYTES:,} bytes before its body"
+    return RefusedError(431, "head_too_large", message, ("header",), _CLOSE)
 
 
 def _as_bytes(refusal: RefusedError) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
 from lightft.errors import InvalidSettingError
@@ -48,12 +49,16 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if setting.name not in ("api_key", "log_text") and not value > 0:
-                raise InvalidSettingError(f"{setting.name} is {value}. Give a number above 0.")
-        # What an HTTP header can carry; the key itself is not repeated.
-        if self.api_key is not None and not (
-            self.api_key.isascii() and self.api_key.isprintable() and self.api_key.strip()
-        ):
+            if setting.name not in ("api_key", "log_text") and not 0 < value < math.inf:
+                raise InvalidSettingError(f"{setting.name} is {value}. Give a finite number above 0.")
+        if self.api_key is not None and not _fits_into_a_header(self.api_key):
+            # The key itself is not repeated.
             raise InvalidSettingError(
-                "The API key is empty or holds characters that no header can carry. Use ASCII letters."
+                "The API key is empty, has a space at an end, or holds characters that no header can carry. Use ASCII "
+                "letters and digits."
             )
+
+
+def _fits_into_a_header(key: str) -> bool:
+    """Whether a client can send ``key`` as it is: HTTP takes the spaces around a header's value away."""
+    return bool(key) and key.isascii() and key.isprintable() and key == key.strip()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lightft.errors import InvalidSettingError
+from lightft.errors import InvalidSettingError, ModelLoadError
 from lightft.records import Classified, Span
-from lightft.serving import ServeSettings, create_app
+from lightft.serving import ServedModels, ServeSettings, create_app
+from lightft.serving.models import ServedBase
 from tests.asgi_client import Reply, call, send
-from tests.served_stubs import Held, models, tag
+from tests.served_stubs import Held, facts, models, tag
 
 CANARY = "zebra-canary-7391"
 KEY = "a-key-of-some-length"
@@ -126,6 +131,60 @@ def test_starting_warms_every_model_up() -> None:
     assert app.state.service.status == "stopping"
 
 
+def fail(text: str) -> list[Span]:
+    raise ZeroDivisionError(f"cannot read {text}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (fail, "ZeroDivisionError"),
+        (lambda text: Classified("good", math.nan, {"good": math.nan}), "its scores are no finite numbers"),
+        (lambda text: [Span(0, 1, "NAME", score=math.nan)], "its scores are no finite numbers"),
+    ],
+)
+def test_a_model_that_opens_but_cannot_compute_is_refused_at_the_start(answer: Any, why: str) -> None:
+    app = create_app(models(first=tag, second=answer))
+    with pytest.raises(ModelLoadError, match="'second' opens, but cannot compute") as refused:
+        asyncio.run(app.state.service.start())
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert app.state.service.status == "starting"
+
+
+def test_there_is_no_service_of_no_model() -> None:
+    with pytest.raises(InvalidSettingError, match="no model to serve"):
+        ServedModels.of()
+
+
+def test_a_mounted_service_has_its_limits_and_is_started_by_the_outer_application() -> None:
+    inner = create_app(models(), ServeSettings(api_key=KEY, max_body_bytes=100))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    outer = FastAPI(lifespan=lifespan)
+    outer.mount("/api", inner)
+
+    async def ask() -> None:
+        async with outer.router.lifespan_context(outer):
+            key = {"x-api-key": KEY}
+            assert (await send(outer, "GET", "/api/health")).status == 200
+            assert_refused(await send(outer, "GET", "/api/models"), 401)
+            assert (await send(outer, "POST", "/api/predict", {"text": "Anna"}, key)).json()["model"] == "tagger"
+            assert_refused(await send(outer, "POST", "/api/predict", {"text": "a" * 100}, key), 413)
+            assert_refused(
+                await send(outer, "POST", "/api/predict", {"text": "a"}, key | {"content-type": "text/plain"}), 415
+            )
+            page = (await send(outer, "GET", "/api/metrics", headers=key)).body.decode()
+            assert 'lightft_requests_total{route="/predict",status="200"} 1.0' in page
+
+    asyncio.run(ask())
+    assert inner.state.service.status == "stopping"
+
+
 def test_metrics_count_requests_refusals_and_batches(app: Any) -> None:
     predict(app, {"texts": ["Anna", "Bert"]})
     predict(app, b"{")
@@ -191,10 +250,17 @@ def test_the_key_opens(headers: dict[str, str]) -> None:
     assert call(app, "GET", "/docs", headers=headers).status == 200
 
 
-@pytest.mark.parametrize("key", ["", " ", "schlüssel", "a\nb"])
+@pytest.mark.parametrize("key", ["", " ", " abc", "abc ", "schlüssel", "a\nb"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     with pytest.raises(InvalidSettingError, match="API key"):
         ServeSettings(api_key=key)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("name", ["stop_seconds", "generation_seconds", "max_texts"])
+def test_a_limit_is_a_finite_number_above_0(name: str, value: Any) -> None:
+    with pytest.raises(InvalidSettingError, match=f"{name} is {value}. Give a finite number above 0."):
+        ServeSettings(**{name: value})
 
 
 def test_the_key_is_in_no_text_of_the_settings() -> None:
@@ -226,6 +292,7 @@ def test_the_key_is_in_no_text_of_the_settings() -> None:
         (b'{"texts": ["a", null]}', 422, "string"),
         (b'{"text": "a", "model": 1}', 422, "string"),
         (b'{"txt": "a"}', 422, "Known: text, texts, model"),
+        (json.dumps({"text": "a", "model": "m" * 101}).encode(), 422, "100 characters"),
         (b'{"text": "a\\u0000b"}', 422, "Character 1"),
         (b'{"text": "a\\u001bb"}', 422, "U+001B"),
         (b'{"text": "a", "model": "other"}', 404, "Known: tagger"),
@@ -268,6 +335,26 @@ def test_a_body_that_says_it_is_large_is_not_read(app: Any) -> None:
         return await send(app, "POST", "/predict", headers={"content-length": "1000001"}, chunks=[b"x"], pause=60)
 
     assert_refused(asyncio.run(asyncio.wait_for(never(), 5)), 413)
+
+
+def test_a_size_of_very_many_digits_is_read_or_refused(app: Any) -> None:
+    assert predict(app, {"text": "a"}, {"content-length": "0" * 5000 + "13"}).status == 200
+    assert_refused(predict(app, {"text": "a"}, {"content-length": "1" * 5000}), 413)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"texts": [1] * 50}),
+        ("/predict", {f"key {number}": 1 for number in range(50)}),
+        ("/generate", {"messages": [1] * 50}),
+        ("/generate", {"messages": [{f"key {number}": 1 for number in range(50)}]}),
+    ],
+)
+def test_very_many_mistakes_are_not_described_one_by_one(app: Any, path: str, body: Any) -> None:
+    reply = call(app, "POST", path, body)
+    assert_refused(reply, 422)
+    assert len(reply.json()["detail"]) <= 2
 
 
 def test_a_body_that_does_not_say_its_size_is_read_up_to_the_limit(app: Any) -> None:
@@ -351,6 +438,54 @@ def test_a_full_queue_refuses_before_the_body_is_read() -> None:
     assert [reply.status for reply in answered] == [200, 200, 200]
 
 
+def test_models_of_another_task_make_no_room() -> None:
+    held = Held()
+    bases = [*models(tagger=held).bases, ServedBase({"writer": facts("writer", "causal-lm")}, lambda names, texts: [])]
+    app = create_app(ServedModels(bases), ServeSettings(queue_texts=1, queue_ms=0.001, latency_budget_ms=0.001))
+
+    async def fill() -> None:
+        held.go.set()
+        await send(app, "POST", "/predict", {"text": "measure the pace"})
+        held.go.clear()
+        accepted = []
+        for _ in range(2):
+            accepted.append(asyncio.ensure_future(send(app, "POST", "/predict", {"text": "a"})))
+            await asyncio.sleep(0.05)
+        assert app.state.service.retry_after("/predict") is not None
+        assert app.state.service.retry_after("/generate") is None
+        held.go.set()
+        await asyncio.gather(*accepted)
+
+    asyncio.run(fill())
+
+
+def test_a_request_that_a_stop_does_not_wait_for_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    held = Held()
+    app = create_app(models(tagger=held))
+    sent: list[dict[str, Any]] = []
+
+    async def cut_off() -> None:
+        async def answered(scope: Any, receive: Any, take: Any) -> None:
+            async def keep(message: dict[str, Any]) -> None:
+                sent.append(message)
+
+            await app(scope, receive, keep)
+
+        asking = asyncio.ensure_future(send(answered, "POST", "/predict", {"text": "a"}))
+        while not app.state.service.batcher_of("tagger").computing:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+
+    with caplog.at_level(logging.INFO, logger="lightft.serving"):
+        asyncio.run(cut_off())
+    held.go.set()
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["detail"][0]["type"] == "stopping"
+    assert json.loads(caplog.records[0].message)["reason"] == "stopping"
+
+
 def test_an_answer_that_is_late_is_refused() -> None:
     held = Held()
     app = create_app(models(tagger=held), ServeSettings(deadline_seconds=0.05))
@@ -381,9 +516,6 @@ def test_a_client_that_goes_away_frees_its_place() -> None:
 
 
 def test_a_model_that_fails_tells_nothing_of_the_text(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(text: str) -> list[Span]:
-        raise ZeroDivisionError(f"cannot read {text}")
-
     app = create_app(models(tagger=fail))
     with caplog.at_level(logging.INFO, logger="lightft.serving"):
         reply = predict(app, {"text": CANARY})
@@ -404,6 +536,39 @@ def test_the_log_has_sizes_and_times_and_no_text(app: Any, caplog: pytest.LogCap
     assert (line["route"], line["status"], line["texts"], line["characters"]) == ("/predict", 200, 2, len(CANARY) + 4)
     assert line["ms"] > 0
     assert CANARY not in caplog.text
+
+
+def test_the_log_counts_every_refusal_of_a_full_queue(app: Any, caplog: pytest.LogCaptureFixture) -> None:
+    observation = app.state.service.observation
+
+    async def refuse_and_look() -> None:
+        for refusals in (5, 3):
+            for _ in range(refusals):
+                observation.refused_at_the_door("/predict")
+            observation.page()
+        observation.refused_at_the_door("/generate")
+        app.state.service.close()
+
+    with caplog.at_level(logging.INFO, logger="lightft.serving"):
+        asyncio.run(refuse_and_look())
+    assert [json.loads(record.message)["refused"] for record in caplog.records] == [5, 3, 1]
+    assert b'lightft_refusals_total{reason="queue_full"} 9.0' in observation.page()
+
+
+def test_refusals_of_a_full_queue_are_logged_within_a_second(
+    app: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightft.serving.observation._SECONDS_BETWEEN_LINES", 0.01)
+
+    async def refuse_and_wait() -> None:
+        for _ in range(2):
+            app.state.service.observation.refused_at_the_door("/predict")
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.INFO, logger="lightft.serving"):
+        asyncio.run(refuse_and_wait())
+    assert [json.loads(record.message)["refused"] for record in caplog.records] == [2]
 
 
 def test_the_log_has_the_text_where_that_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -125,18 +125,80 @@ def test_a_refused_body_that_comes_late_or_closes_is_let_pass(full: tuple[Held, 
     assert b"\r\nConnection: close\r\n" in received
 
 
-def test_what_is_no_http_is_refused_in_the_one_shape() -> None:
-    with (
-        running(lambda text: [], ServeSettings()) as (_, port),
-        socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
-    ):
-        connection.sendall(b"nonsense\r\n\r\n")
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where a service listens that finds nothing."""
+    with running(lambda text: [], ServeSettings()) as (_, listens):
+        yield listens
+
+
+def refusal_of(port: int, sent: bytes) -> tuple[int, str]:
+    """Send bytes, and return the status and type of what is refused until the other side closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(sent)
         received = b""
         while part := connection.recv(4096):
             received += part
     head, _, body = received.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["detail"][0]["type"] == "no_http"
+    return int(head.split()[1]), json.loads(body)["detail"][0]["type"]
+
+
+def test_what_is_no_http_is_refused_in_the_one_shape(port: int) -> None:
+    assert refusal_of(port, b"nonsense\r\n\r\n") == (400, "no_http")
+
+
+HEAD = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"X-Much: " + b"x" * 65_600 + b"\r\n\r\n",
+        HEAD + b"X-Many: x\r\n" * 6_000 + b"\r\n",
+        b"GET /health?" + b"x" * 65_600 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        HEAD + b"X-Much: " + b"x" * 65_600,
+    ],
+    ids=["one field", "many fields", "address", "without end"],
+)
+def test_a_large_head_is_refused(port: int, head: bytes) -> None:
+    assert refusal_of(port, head) == (431, "head_too_large")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(HEAD + b"\r\n", HEAD), (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0\r\n")],
+    ids=["the next head", "what follows a body"],
+)
+def test_nothing_else_that_is_no_body_may_be_large(port: int, first: bytes, second: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(first)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(second + b"X-Much: " + b"x" * 65_600)
+        received = b""
+        while part := connection.recv(4096):
+            received += part
+    assert b"HTTP/1.1 431 " in received
+
+
+def test_a_head_within_the_limit_and_a_body_in_small_pieces_are_read(port: int) -> None:
+    with connected(port) as connection:
+        headers = {f"X-Field-{number}": "x" * 6_000 for number in range(10)}
+        assert ask(connection, {"text": "a"}, **headers)[0] == 200
+        pieces = iter([b'{"text":"a"}', *[b" "] * 20_000])
+        connection.request("POST", "/predict", pieces, {"Content-Type": "application/json"}, encode_chunked=True)
+        assert connection.getresponse().status == 200
+
+
+def test_another_protocol_is_not_gone_over_to(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    wish = b"Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    with connected(port) as connection:
+        for _ in range(2):
+            connection.request("GET", "/health", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
+            reply = connection.getresponse()
+            assert (reply.status, reply.read()) == (200, b'{"status":"alive"}')
+    sent = b"POST /predict HTTP/1.1\r\n" + wish + b"Content-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+    assert refusal_of(port, sent + b'{"text":"a"}') == (400, "upgrade")
+    assert "uvicorn" not in caplog.text
 
 
 def test_a_service_of_other_models_imports_no_torch() -> None:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertForTokenClassification
 
 import lightft
 from lightft import LoRATrainer, Message, ModelLoader
-from lightft.errors import InvalidSettingError, LightFTError
+from lightft.errors import InvalidSettingError, LightFTError, ModelLoadError
 from lightft.serving import ServedModels, ServeSettings, create_app
 from lightft.tasks.conversations import prompt_tokens
 from tests.asgi_client import Reply, call, send
-from tests.tiny_models import LABELS, SENTENCES, TYPES, classified_texts, tagged_texts
+from tests.tiny_models import (
+    LABELS,
+    SENTENCES,
+    TYPES,
+    classified_texts,
+    instructions,
+    tagged_texts,
+    wordpiece_tokenizer,
+)
 
 TEXTS = [*SENTENCES, *(example.text for example in tagged_texts(12)), "", " ".join(SENTENCES * 6)]
 
@@ -173,6 +185,49 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(runs: Path, tmp_path: Pat
     assert "\n" not in str(refused.value)
 
 
+def test_a_service_computes_with_at_least_one_thread(runs: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="threads is 0. Give 1 or more"):
+        ServedModels.open([str(runs / "news/adapter")], threads=0)
+
+
+@pytest.mark.parametrize("name", ["news", "mood"])
+def test_weights_that_are_no_numbers_are_refused_and_named(runs: Path, name: str) -> None:
+    predictor: Any = lightft.load(runs / name / "adapter")
+    embeddings = predictor.model.get_input_embeddings().weight
+    # Of a token that stands in few texts: all others are answered.
+    embeddings.data[7, 3] = math.nan
+    with pytest.raises(
+        ModelLoadError, match="'damaged' opens, but cannot compute: there are values in .*word_embeddings"
+    ):
+        ServedModels.of(damaged=predictor)
+
+
+def test_a_graph_whose_scores_are_no_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").touch()
+    opened = SimpleNamespace(description=SimpleNamespace(padding=0), logits=lambda rows: [np.full((1, 3), np.nan)])
+    monkeypatch.setattr("lightft.portable.load_onnx", lambda folder, threads: opened)
+    with pytest.raises(ModelLoadError, match="'graph' opens, but cannot compute: its scores"):
+        ServedModels.open([f"graph={tmp_path}"])
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=64,
+    )
+    config.id2label = {0: "O", 1: "B-PER", 2: "I-PER"}
+    BertForTokenClassification(config).save_pretrained(tmp_path)
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    app = create_app(ServedModels.open([f"small={tmp_path}"]))
+    with pytest.raises(ModelLoadError, match="'small' opens, but cannot compute: IndexError") as refused:
+        asyncio.run(app.state.service.start())
+    assert "\n" not in str(refused.value)
+
+
 # --- writing
 
 CONVERSATION = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "say the film"}]
@@ -238,18 +293,43 @@ def test_a_prompt_must_fit_with_what_is_to_be_written(writer: Any) -> None:
     assert streamed.status == 413
 
 
-def test_a_template_that_refuses_a_conversation_is_no_error_of_the_service(tiny_llama: Path) -> None:
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no: ' + messages[0].content) }}", "{{ 1 / 0 }}", "{# nothing #}"]
+)
+def test_a_template_that_makes_no_prompt_is_no_error_of_the_service(tiny_llama: Path, template: str) -> None:
     predictor: Any = lightft.load(tiny_llama)
-    predictor.tokenizer.chat_template = "{{ raise_exception('no: ' + messages[0].content) }}"
+    predictor.tokenizer.chat_template = template
     app = create_app(ServedModels.of(writer=predictor))
     reply = call(app, "POST", "/generate", {"prompt": "zebra"})
-    assert reply.status == 422
+    assert (reply.status, reply.json()["detail"][0]["type"]) == (422, "conversation")
     assert "zebra" not in reply.body.decode()
+    with pytest.raises(ModelLoadError, match="'writer' cannot be asked anything: its chat template"):
+        asyncio.run(app.state.service.start())
 
 
 def test_writing_that_takes_too_long_is_refused(tiny_llama: Path) -> None:
     app = create_app(ServedModels.open([f"writer={tiny_llama}"]), ServeSettings(generation_seconds=0.02))
     assert call(app, "POST", "/generate", {"prompt": "say", "max_new_tokens": 200}).status == 504
+
+
+def test_adapters_of_one_base_write_each_its_own(tiny_llama: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "second")):
+        loader = ModelLoader(str(tiny_llama), task="causal-lm", dtype="float32")
+        trainer = LoRATrainer(loader, epochs=3, batch_size=4, learning_rate=5e-2, seed=number, progress=False)
+        trainer.save(trainer.train(instructions(4 + 4 * number)), tmp_path / name / "adapter")
+    opened = ServedModels.open([str(tmp_path / name / "adapter") for name in ("first", "second")])
+    assert len(opened.bases) == 1
+    app = create_app(opened)
+
+    async def both() -> list[Reply]:
+        async with app.router.lifespan_context(app):
+            asked = ({"prompt": "say the film", "max_new_tokens": 8, "model": name} for name in opened)
+            return await asyncio.gather(*(send(app, "POST", "/generate", body) for body in asked))
+
+    first, second = (reply.json()["text"] for reply in asyncio.run(both()))
+    for name, text in (("first", first), ("second", second)):
+        assert text == lightft.load(tmp_path / name / "adapter").generate("say the film", max_new_tokens=8)
+    assert first != second
 
 
 def test_a_writer_answers_no_texts(writer: Any) -> None:
