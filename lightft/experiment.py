@@ -36,6 +36,7 @@ from lightft.errors import DataError, InvalidSettingError
 from lightft.inference import Predictor
 from lightft.metrics import score_predictions
 from lightft.models import ModelLoader, count_parameters, provenance_of
+from lightft.models.loader import ensure_padding
 from lightft.models.quantization import quantization_of
 from lightft.records import Example, Prediction, Run
 from lightft.tasks import TASKS, TaskHead
@@ -349,6 +350,8 @@ def write_run(
     device = next(predictor.model.parameters()).device
     with Stopwatch(device) as predicting:
         predictions = predictor.predict(tested)
+    _, counts = head.encode(tested, predictor.tokenizer, predictor.max_length)
+    cut = {"truncated_test_texts": counts["truncated_texts"]} if counts.get("truncated_texts") else {}
     run = Run(
         name=name or output_dir.name,
         metrics=head.metrics,
@@ -367,7 +370,7 @@ def write_run(
         **{
             **described,
             "training": {**described["training"], "best_epoch": result.best_epoch, "steps": result.steps},
-            "data": {**described["data"], "encoding": result.counts},
+            "data": {**described["data"], "encoding": {**result.counts, **cut}},
         },
     )
     run = replace(run, scores=interval_scores(run))
@@ -419,6 +422,7 @@ def as_predictor(model: Any) -> Predictor:
             "trainer.predictor(model) returns, or load it with ModelLoader(name, task=..., labels=[...])."
         )
     tokenizer = found.loader.load_tokenizer()
+    ensure_padding(model, tokenizer, found.loader.task)
     head = TASKS[found.loader.task](labels=tuple(found.loader.labels or ()))
     return Predictor(model, tokenizer, head, max_input_length(model, tokenizer))
 

@@ -6,6 +6,7 @@ import lightft.stack  # noqa: F401  (first, so that it speaks before the package
 
 # isort: split
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,7 @@ from lightft.models import ModelLoader, provenance_of
 from lightft.models.quantization import dequantized, guard_cpu_kernels
 from lightft.portable.description import is_onnx_folder
 from lightft.records import Answer, Example, Message, Prediction
-from lightft.spans import bio_labels, split_tag
+from lightft.spans import bio_labels, bio_tags_of_outputs, split_tag
 from lightft.tasks import TASKS, CausalLM, TaskHead, TokenClassification
 from lightft.tasks.head import max_input_length
 
@@ -234,7 +235,8 @@ def _head_of_checkpoint(name: str, task: str, model: PreTrainedModel, labels: Se
     if unnamed and labels is None:
         raise AdapterError(
             f"{name!r} names its {len(outputs)} outputs LABEL_0 to LABEL_{len(outputs) - 1}. "
-            f"Give their names in that order: lightft.load({name!r}, labels=[...])."
+            f"Give their names in that order: lightft.load({name!r}, labels=[...]). For a command such as lightft serve, "
+            'write them into its config.json: "id2label": {"0": ..., "1": ...}.'
         )
     if task == "text-classification":
         if labels is not None and len(labels) != len(outputs):
@@ -242,20 +244,20 @@ def _head_of_checkpoint(name: str, task: str, model: PreTrainedModel, labels: Se
                 f"The model has {len(outputs)} outputs. Give as many labels; {len(labels)} labels were given."
             )
         return TASKS[task](labels=tuple(labels or outputs))
-    tags = outputs if labels is None else _fitting(tuple(labels), len(outputs))
+    tags = bio_tags_of_outputs(outputs if labels is None else _fitting(tuple(labels), len(outputs)))
     types = tuple(dict.fromkeys(split_tag(tag)[1] for tag in tags if tag != "O"))
     return TokenClassification(types, tags=tags)
 
 
 def _fitting(labels: tuple[str, ...], outputs: int) -> tuple[str, ...]:
-    """Return BIO tags: of ``labels`` if they are types, as given if they are the tags themselves."""
+    """Return tags: the BIO tags of ``labels`` if they are types, as given if they are the tags themselves."""
     if len(labels) == outputs:
         return labels
     if len(bio_labels(labels)) == outputs:
         return bio_labels(labels)
     raise InvalidSettingError(
-        f"The model has {outputs} outputs. Give as many BIO tags, or {(outputs - 1) // 2} entity types; {len(labels)} "
-        "labels were given."
+        f"The model has {outputs} outputs. Give as many tags{f', or {outputs // 2} entity types' if outputs % 2 else ''}; "
+        f"{len(labels)} labels were given."
     )
 
 
@@ -303,6 +305,12 @@ def _refuse_other_tokenizer(tokenizer: PreTrainedTokenizerBase, manifest: Manife
 
 
 def _predictor(model: Any, tokenizer: PreTrainedTokenizerBase, head: TaskHead) -> Predictor:
+    if isinstance(head, CausalLM) and tokenizer.eos_token_id is None:
+        warnings.warn(
+            f"The tokenizer of {model.name_or_path!r} has no end token, so that answers may go on to max_new_tokens. Set "
+            "eos_token in the model's tokenizer_config.json.",
+            stacklevel=4,
+        )
     return Predictor(model.eval(), tokenizer, head, max_input_length(model, tokenizer))
 
 

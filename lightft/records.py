@@ -212,6 +212,8 @@ class Run:
         if "trainable_parameters" in self.cost:
             trainable, total = self.cost["trainable_parameters"], self.cost["total_parameters"]
             facts.append(f"{count_words(trainable)} of {count_words(total)} parameters trained")
+        if cut := self.data.get("encoding", {}).get("truncated_texts"):
+            facts.append(f"{cut:,} training texts cut")
         return f"{self.name}: {', '.join(facts)}"
 
     def save(self, folder: str | Path) -> Path:

@@ -26,6 +26,7 @@ __all__ = [
     "allowed_starts",
     "allowed_transitions",
     "bio_labels",
+    "bio_tags_of_outputs",
     "detect_scheme",
     "join_words",
     "repair_bio",
@@ -212,6 +213,25 @@ def bio_labels(types: Sequence[str]) -> tuple[str, ...]:
     return ("O", *(f"{prefix}-{label}" for label in types for prefix in "BI"))
 
 
+def bio_tags_of_outputs(tags: Sequence[str]) -> tuple[str, ...]:
+    """Return for each tag of a model, in whatever scheme, the BIO tag that says most nearly the same.
+
+    What begins an entity (B, S, U) becomes B-, what goes on with one (I, M, E, L) becomes I-. A bare type becomes I-,
+    since IO cannot part neighbours. Tags without ``"O"`` and prefixes are of words, such as parts of speech: each becomes
+    B-, so that every word stands alone. The models of IO and IOB1 begin entities with I-: see ``repair_bio``.
+
+    Args:
+        tags: all tags there are, for they tell how one of them is to be read.
+    """
+    kinds = {_kind_of_tag(tag)[0] for tag in tags if tag != "O"}
+    if "plain" in kinds and "typed" not in kinds:
+        # Each is a name, even one that looks like a bare prefix, as S for a noun does.
+        prefix = "I" if "O" in tags else "B"
+        return tuple(tag if tag == "O" else f"{prefix}-{tag}" for tag in tags)
+    parts = [split_tag(tag) for tag in tags]
+    return tuple("O" if prefix == "O" else f"{_NEAREST_IN_BIO[prefix]}-{label}" for prefix, label in parts)
+
+
 def allowed_transitions(tags: Sequence[str]) -> list[list[bool]]:
     """Return a matrix whose ``[i][j]`` says whether BIO tag ``tags[j]`` may directly follow ``tags[i]``.
 
@@ -247,6 +267,8 @@ def repair_bio(tags: Sequence[str]) -> tuple[list[str], int]:
 _NO_TYPE = "_"
 
 _PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S", "M": "I"}
+
+_NEAREST_IN_BIO = {"B": "B", "S": "B", "I": "I", "E": "I"}
 
 _PREFIX_FAMILIES = (frozenset("BIES"), frozenset("BILU"), frozenset("BMES"))
 

@@ -61,6 +61,7 @@ def notes_on(
         *_on_seeds(methods),
         *_on_headlines(runs, headline),
         *_on_the_test_set(runs, on),
+        *_on_texts_that_were_cut(runs),
         *_on_written_answers(runs),
         *_on_undefined_scores(rows),
         *remarks_on_memory(rows),
@@ -104,6 +105,24 @@ def _on_the_test_set(runs: Sequence[Run], on: str) -> list[str]:
         notes += dict.fromkeys(str(run.data[remark]) for run in runs if run.data.get(remark))
     if on == "common":
         notes.append("Only examples that all runs have were scored; the choice is not a random part of the test set.")
+    return notes
+
+
+def _on_texts_that_were_cut(runs: Sequence[Run]) -> list[str]:
+    """Say what was not read, of the texts that a model learned from and of those it was tested on."""
+    notes = []
+    for run in runs:
+        counts = run.data.get("encoding") or {}
+        cut = {"training": counts.get("truncated_texts", 0), "test": counts.get("truncated_test_texts", 0)}
+        if not any(cut.values()):
+            continue
+        counted = " and ".join(f"{count:,} {split} texts" for split, count in cut.items() if count)
+        without_loss = counts.get("texts_without_loss", 0)
+        untaught = f"; {without_loss:,} in training lost their whole answer" if without_loss else ""
+        notes.append(
+            f"{run.name}: {counted} were cut, being longer than the model was let read at once{untaught}. "
+            "Raise max_length to keep them whole, as far as the base model reads."
+        )
     return notes
 
 

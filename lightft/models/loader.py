@@ -27,7 +27,7 @@ from lightft.spans import bio_labels
 if TYPE_CHECKING:
     from lightft.records import Example
 
-__all__ = ["ModelLoader", "Provenance", "provenance_of"]
+__all__ = ["ModelLoader", "Provenance", "ensure_padding", "provenance_of"]
 
 _AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -141,7 +141,7 @@ class ModelLoader:
         _hold_base_in(model, dtype)
         new_parameters = frozenset(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
         keep_head_in_float32(model, head_modules(model, new_parameters))
-        _ensure_padding(model, tokenizer)
+        ensure_padding(model, tokenizer, self.task)
         move_padding_before_text(model)
         _PROVENANCE[model] = Provenance(self, source, str(dtype).removeprefix("torch."), new_parameters)
         return model.eval(), tokenizer
@@ -257,15 +257,38 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a decoder without a padding token one: its text classifier reads the last token that is no padding."""
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token is not None else tokenizer.eos_token
-    text_config = model.config.get_text_config()
-    if text_config.pad_token_id is None:
-        text_config.pad_token_id = tokenizer.pad_token_id
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+def ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str) -> None:
+    """Give a decoder without a padding token one, in tokenizer and model.
+
+    Its text classifier reads the last token that is no padding. A language model whose padding is its end token gets
+    another one; a published text classifier keeps it, for that decides which token it reads.
+    """
+    pads_with_end = task == "causal-lm" and tokenizer.pad_token == tokenizer.eos_token
+    chosen = tokenizer.pad_token is None or pads_with_end
+    if chosen:
+        tokenizer.pad_token = _unused_token(tokenizer, model.get_input_embeddings().weight.shape[0])
+    for config in (model.config.get_text_config(), model.config):
+        if chosen or config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+
+
+def _unused_token(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> str | None:
+    """Return a token to pad with that no text ends with; the end token only where there is no other.
+
+    The first of: a special token named for padding, the token of the unknown, a special token that neither the tokenizer
+    nor its chat template uses. None is added, for a frozen embedding would have no row for it.
+    """
+    in_use = {tokenizer.bos_token, tokenizer.eos_token}
+    template = str(tokenizer.chat_template)
+    special = [
+        token.content
+        for token_id, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and token_id < embeddings and token.content not in in_use and token.content not in template
+    ]
+    named = [token for token in special if "pad" in token.lower()]
+    unknown = [tokenizer.unk_token] if tokenizer.unk_token not in (None, *in_use) else []
+    chosen: str | None = next(iter([*named, *unknown, *special]), tokenizer.eos_token)
+    return chosen
 
 
 def _as_checkpoint(source: ModelSource, dtype: str) -> ModelSource:

@@ -16,7 +16,7 @@ from lightft.batching import inference_batches
 from lightft.models import ModelLoader
 from lightft.records import Example, Message, Prediction
 from lightft.tasks.answer_scores import answer_scores
-from lightft.tasks.conversations import conversation_tokens, prompt_tokens
+from lightft.tasks.conversations import conversation_tokens, end_token, prompt_tokens
 from lightft.tasks.head import (
     IGNORED,
     TASKS,
@@ -27,7 +27,20 @@ from lightft.tasks.head import (
 )
 from lightft.tasks.losses import summed_cross_entropy
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "WrittenAnswer"]
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """What a model wrote.
+
+    Attributes:
+        text: without control tokens, and without white space at its ends.
+        cut: whether the model was stopped before it wrote an end token.
+    """
+
+    text: str
+    cut: bool
 
 
 @TASKS.register("causal-lm")
@@ -136,12 +149,28 @@ class CausalLM:
         max_new_tokens: int,
         **options: Any,
     ) -> list[str]:
+        """Return the answer to each conversation, in order, as ``write`` does, but only the texts."""
+        written = self.write(model, tokenizer, conversations, max_new_tokens=max_new_tokens, **options)
+        return [answer.text for answer in written]
+
+    def write(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        **options: Any,
+    ) -> list[WrittenAnswer]:
         """Return the answer to each conversation, in order; greedy unless ``options`` of ``model.generate`` say otherwise.
 
         Prompts are padded on the left, so that an answer does not depend on its neighbours in the batch.
         """
         prompts = [Encoding(row, prompt_tokens(messages, tokenizer), []) for row, messages in enumerate(conversations)]
-        answers = [""] * len(prompts)
+        answers = [WrittenAnswer("", cut=False)] * len(prompts)
+        of_model = model.generation_config.eos_token_id
+        options.setdefault("eos_token_id", tokenizer.eos_token_id if of_model is None else of_model)
+        ends = _end_tokens(options["eos_token_id"])
         device = next(model.parameters()).device
         was_training = model.training
         model.eval()
@@ -157,9 +186,10 @@ class CausalLM:
                         # A checkpoint's own generation settings may sample; an evaluation must repeat.
                         **{"do_sample": False, "temperature": None, "top_p": None, "top_k": None, **options},
                     )
-                texts = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-                for row, text in zip(rows, texts, strict=True):
-                    answers[row] = text.strip()
+                new_tokens = written[:, batch["input_ids"].shape[1] :]
+                texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+                for row, text, tokens in zip(rows, texts, new_tokens.tolist(), strict=True):
+                    answers[row] = WrittenAnswer(text.strip(), cut=ends.isdisjoint(tokens))
         finally:
             model.train(was_training)
         return answers
@@ -169,8 +199,16 @@ class CausalLM:
         answer = example.target if isinstance(example.target, str) else ""
         if not example.text and not example.context:
             whole = tokenizer(answer)["input_ids"]
-            whole = whole if whole and whole[-1] == tokenizer.eos_token_id else [*whole, tokenizer.eos_token_id]
+            end = end_token(tokenizer)
+            whole = whole if whole and whole[-1] == end else [*whole, end]
             return whole, list(whole)
         return conversation_tokens(
             [*example.context, Message("user", example.text), Message("assistant", answer)], tokenizer
         )
+
+
+def _end_tokens(named: int | Sequence[int] | None) -> set[int]:
+    """Return the tokens that end an answer, of which a model may have none, one or several."""
+    if named is None:
+        return set()
+    return {named} if isinstance(named, int) else set(named)

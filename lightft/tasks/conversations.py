@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
 
+from lightft.errors import DataError, InvalidSettingError
 from lightft.records import Message
 from lightft.tasks.head import IGNORED, special_tokens_around
 
-__all__ = ["conversation_tokens", "prompt_tokens", "render_prompt"]
+__all__ = ["conversation_tokens", "end_token", "prompt_tokens", "render_prompt"]
 
 # What a base model without a chat template is trained and asked with (the instruction format of Stanford Alpaca).
 _PLAIN_TEMPLATE = (
@@ -35,7 +37,11 @@ def conversation_tokens(messages: Sequence[Message], tokenizer: PreTrainedTokeni
     """Return ids and labels of a conversation in which what the assistant says, and that it ends, carries the loss.
 
     The tokens before an answer are exactly those of ``prompt_tokens``.
+
+    Raises:
+        InvalidSettingError: the tokenizer has no end token.
     """
+    end_id = end_token(tokenizer)
     shield = _Shield(messages, tokenizer)
     messages = shield.messages
     ids: list[int] = []
@@ -52,13 +58,28 @@ def conversation_tokens(messages: Sequence[Message], tokenizer: PreTrainedTokeni
         completion = _completion(messages[: turn + 1], prompt, tokenizer)
         answer_ids = shield.tokens(completion)
         if not completion.rstrip().endswith(tokenizer.eos_token):
-            answer_ids = [*answer_ids, tokenizer.eos_token_id]
+            answer_ids = [*answer_ids, end_id]
         # What a template writes after the end of the turn (a line break) is layout, not answer.
-        end = len(answer_ids) - answer_ids[::-1].index(tokenizer.eos_token_id)
+        end = len(answer_ids) - answer_ids[::-1].index(end_id)
         ids += prompt_ids + answer_ids
         labels += [IGNORED] * len(prompt_ids) + answer_ids[:end] + [IGNORED] * (len(answer_ids) - end)
         rendered = prompt + completion
     return ids, labels
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the token that ends an answer.
+
+    Raises:
+        InvalidSettingError: there is none.
+    """
+    if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
+        raise InvalidSettingError(
+            "The tokenizer has no end token, so that no answer could be taught to end. Set tokenizer.eos_token to a token "
+            "of its vocabulary (eos_token in the model's tokenizer_config.json), or take a model that has one."
+        )
+    end: int = tokenizer.eos_token_id
+    return end
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -86,7 +107,7 @@ class _Shield:
         if not any(name in written for name in self._names):
             self._placeholder = None
             return
-        mark = next(chr(code) for code in range(*_PRIVATE_USE) if chr(code) not in written)
+        mark = _character_not_in(written)
         self._placeholder = re.compile(f"{mark}([0-9]+){mark}")
         number_of = {name: number for number, name in enumerate(self._names)}
         names = re.compile("|".join(map(re.escape, self._names)))
@@ -110,7 +131,20 @@ class _Shield:
         return ids
 
 
-_PRIVATE_USE = (0xE000, 0xF900)
+# Characters that no text means anything by: of the basic plane, and of planes 15 and 16.
+_PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+
+def _character_not_in(text: str) -> str:
+    taken = set(text)
+    free = (chr(code) for code in chain(*_PRIVATE_USE) if chr(code) not in taken)
+    mark = next(free, None)
+    if mark is None:
+        raise DataError(
+            "The messages name a control token and hold every private-use character of Unicode, so that none is left to "
+            "stand for the name. Take one of these characters out."
+        )
+    return mark
 
 
 def _completion(messages: Sequence[Message], prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:

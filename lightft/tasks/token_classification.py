@@ -17,7 +17,7 @@ from lightft.models.bidirectional import lift_causal_mask
 from lightft.reading.tagging import DECODINGS, decode_tags, scores_of_words, tagged_prediction
 from lightft.reading.windows import Offsets, TokenizedText, Tokenizing, Window, read_windows, tokenize_words, words_of
 from lightft.records import Example, Prediction
-from lightft.spans import bio_labels, spans_to_tags, split_tag
+from lightft.spans import bio_labels, repair_bio, spans_to_tags, split_tag
 from lightft.tasks.crf import add_transitions, chain_scores, conditional_logits
 from lightft.tasks.head import (
     IGNORED,
@@ -49,7 +49,9 @@ class TokenClassification(LossSettings):
         decoding: ``"constrained"`` takes the most probable tag sequence in which each I- follows its own type
             (Viterbi), ``"argmax"`` the most probable tag of each word, of which strict scoring drops stray I- tags.
             ``"crf"`` also learns how well tags follow each other and is trained on whole sequences (see ``crf.py``).
-        tags: the BIO tags in the order of the model's outputs; a checkpoint from elsewhere may have its own order.
+        tags: the BIO tag of each of the model's outputs. A checkpoint from elsewhere may have them in another order, or be
+            of another scheme, so that some are missing or repeated (see ``spans.bio_tags_of_outputs``); it can then
+            predict, but not be trained.
         bidirectional: let every token of a decoder-only base read the whole text, not only what stands before it.
     """
 
@@ -67,10 +69,11 @@ class TokenClassification(LossSettings):
         if self.decoding not in DECODINGS:
             raise InvalidSettingError(f"No decoding named {self.decoding!r}. {suggest(self.decoding, DECODINGS)}")
         expected = bio_labels(self.labels)
-        if self.tags and set(self.tags) != set(expected):
-            odd = sorted(set(self.tags) ^ set(expected))
-            raise InvalidSettingError(f"The tags are not the BIO tags of {', '.join(self.labels)}: {', '.join(odd)}.")
         object.__setattr__(self, "tags", self.tags or expected)
+        untagged = set(self.labels) - set(map(_type_of, self.tags))
+        odd = sorted({*self.tags} - {*expected} | untagged)
+        if odd:
+            raise InvalidSettingError(f"The tags are not BIO tags of {', '.join(self.labels)}: {', '.join(odd)}.")
         self.check_loss((*self.labels, "O"))
         if self.decoding == "crf":
             self._refuse_what_a_crf_cannot()
@@ -85,7 +88,16 @@ class TokenClassification(LossSettings):
         return model, tokenizer
 
     def fitted(self, train: Sequence[Example]) -> TokenClassification:
-        """Return a copy whose class weights are those of the words of ``train``, where they are to come from it."""
+        """Return a copy whose class weights are those of the words of ``train``, where they are to come from it.
+
+        Raises:
+            InvalidSettingError: the model's tags are of another scheme.
+        """
+        if not self._is_bio:
+            raise InvalidSettingError(
+                f"The model tags in another scheme than BIO, in which taggers are trained. Give it a new head: "
+                f"ModelLoader(name, task={self.name!r}, labels={list(self.labels)!r})."
+            )
         gold = [self._gold_tags(example, words_of(example), Counter()) or [] for example in train]
         return self.with_weights_of(Counter(_type_of(self.tags[tag]) for tags in gold for tag in tags))
 
@@ -134,11 +146,33 @@ class TokenClassification(LossSettings):
         batches = forward_in_batches(model, encodings, lambda batch: self.collate(batch, tokenizer), progress=progress)
         words = scores_of_words(texts, encodings, ((rows, logits.numpy()) for rows, _, logits in batches), self.tags)
         chain = chain_scores(model).to_numpy() if self.decoding == "crf" else None
-        decoded = decode_tags(words, self.tags, self.decoding, chain)
+        # Where an I- may begin an entity, no sequence is forbidden.
+        decoding = "argmax" if self._begins_inside else self.decoding
+        decoded = decode_tags(words, self.tags, decoding, chain)
+        if not self._is_bio:
+            decoded = [self._in_bio(text, scored_tags) for text, scored_tags in zip(texts, decoded, strict=True)]
         return [
             tagged_prediction(example, text, scored_tags)
             for example, text, scored_tags in zip(examples, texts, decoded, strict=True)
         ]
+
+    @property
+    def _is_bio(self) -> bool:
+        return sorted(self.tags) == sorted(bio_labels(self.labels))
+
+    @property
+    def _begins_inside(self) -> bool:
+        """Whether some type has no B-, as in IO and mostly in IOB1."""
+        return any(f"B-{label}" not in self.tags for label in self.labels)
+
+    def _in_bio(self, text: TokenizedText, scored_tags: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+        """Return the tags with a B- wherever an entity begins, and without a tag that no token speaks for."""
+        may_be_outside = "O" in self.tags
+        tags = [
+            tag if pieces or may_be_outside else "O" for (tag, _), pieces in zip(scored_tags, text.pieces, strict=True)
+        ]
+        repaired, _ = repair_bio(tags)
+        return [(tag, score) for tag, (_, score) in zip(repaired, scored_tags, strict=True)]
 
     def _refuse_what_a_crf_cannot(self) -> None:
         if self.label_all_subtokens:
@@ -191,6 +225,8 @@ class TokenClassification(LossSettings):
             )
         tags, unalignable = spans_to_tags(example.target, words)
         counts["unalignable_spans"] += len(unalignable)
+        if not self._is_bio:
+            return None
         return [self.tags.index(tag) for tag in tags]
 
     def _label_tokens(self, window: Window, gold: Sequence[int] | None) -> list[int]:

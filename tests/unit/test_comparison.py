@@ -455,6 +455,23 @@ def test_other_headline_metrics_are_noted() -> None:
     assert any("another headline metric: token_accuracy" in note for note in quick(WEAK, other).notes)
 
 
+def test_texts_that_were_cut_are_noted() -> None:
+    def cut(name: str, **counts: int) -> Run:
+        run = generation_run(name, skill=0.5)
+        return replace(run, data={**run.data, "encoding": counts})
+
+    runs = (
+        cut("short", truncated_texts=1234, texts_without_loss=5, truncated_test_texts=6),
+        cut("tested", truncated_test_texts=7),
+        cut("whole", extra_windows=8),
+    )
+    notes = [note for note in quick(*runs).notes if "cut" in note]
+    assert len(notes) == 2
+    assert notes[0].startswith("short: 1,234 training texts and 6 test texts were cut")
+    assert "5 in training lost their whole answer. Raise max_length" in notes[0]
+    assert notes[1].startswith("tested: 7 test texts were cut")
+
+
 def test_one_run_alone_is_shown_without_claims() -> None:
     comparison = quick(STRONG)
     assert comparison.differences == ()

@@ -19,7 +19,9 @@ import lightft
 from lightft import AdapterSpec, Example, LoRATrainer, ModelLoader, QLoRATrainer, Run, TaskData
 from lightft.adapters import ADAPTERS, register
 from lightft.adapters.attach import attach_adapter
+from lightft.comparison import compare_runs
 from lightft.errors import AdapterError, DataError, InvalidPluginError, InvalidSettingError, UnknownNameError
+from lightft.experiment import as_predictor
 from lightft.metrics import score_predictions
 from lightft.models import count_parameters
 from tests.tiny_models import LABELS, TYPES, classified_texts, instructions, tagged_texts, wordpiece_tokenizer
@@ -518,12 +520,23 @@ def test_a_task_follows_the_data_where_the_loader_leaves_it_open(tiny_bert: Path
     assert (run.task, run.labels) == ("token-classification", TYPES)
 
 
+def test_a_model_that_a_loader_loaded_pads_with_what_its_head_looks_for(tiny_llama: Path) -> None:
+    model, _ = ModelLoader(str(tiny_llama), labels=LABELS, dtype="float32").load_model()
+    assert as_predictor(model).tokenizer.pad_token_id == model.config.pad_token_id
+
+
 def test_what_did_not_fit_is_in_the_run(loader: ModelLoader, tmp_path: Path) -> None:
     run = LoRATrainer(loader, output_dir=tmp_path / "run", max_length=7, **QUICK).fit(CLASSES)
     tokenizer = wordpiece_tokenizer()
-    longer = sum(len(tokenizer(example.text)["input_ids"]) > 7 for example in CLASSES.train)
-    assert run.data["encoding"] == {"truncated_texts": longer}
+    longer, tested = (
+        sum(len(tokenizer(example.text)["input_ids"]) > 7 for example in split)
+        for split in (CLASSES.train, CLASSES.test)
+    )
+    assert run.data["encoding"] == {"truncated_texts": longer, "truncated_test_texts": tested}
     assert longer > 0
+    assert any(
+        f"{longer} training texts and {tested} test texts were cut" in note for note in compare_runs([run]).notes
+    )
 
 
 # --- QLoRA

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, pipeline
 
 import lightft
 from lightft import AdapterSpec, Example, LoRATrainer, Message, ModelLoader, QLoRATrainer, Span
@@ -47,7 +47,7 @@ def save_classifier(folder: Path, tiny_bert: Path, names: tuple[str, ...] | None
 
 
 def save_tagger(folder: Path, tiny_bert: Path, names: tuple[str, ...] | None) -> BertForTokenClassification:
-    return _save_checkpoint(BertForTokenClassification, folder, tiny_bert, names, 5)
+    return _save_checkpoint(BertForTokenClassification, folder, tiny_bert, names, len(names or OWN_ORDER))
 
 
 def _save_checkpoint(kind: Any, folder: Path, base: Path, names: tuple[str, ...] | None, outputs: int) -> Any:
@@ -298,6 +298,74 @@ def test_a_tagger_without_names_takes_types_or_tags(tiny_bert: Path, tmp_path: P
     head = lightft.load(tmp_path / "model", labels=labels).head
     assert set(head.labels) == {"PER", "LOC"}
     assert head.tags == (OWN_ORDER if labels == OWN_ORDER else ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("O", "LOC", "PER"), ("I-PER", "I-LOC", "O"), ("B-LOC", "I-LOC", "I-PER", "O")],
+    ids=["bare types", "IO", "IOB1"],
+)
+def test_a_tagger_of_another_scheme_answers_as_a_pipeline(
+    tiny_bert: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    model = save_tagger(tmp_path / "model", tiny_bert, names)
+    theirs = pipeline(
+        "token-classification", model=model, tokenizer=wordpiece_tokenizer(), aggregation_strategy="simple"
+    )
+    tag = lightft.load(tmp_path / "model")
+    assert set(tag.head.labels) == {"LOC", "PER"}
+    entities = 0
+    # Each word is one token, so that tokens and words are the same.
+    for text in ("anna met bert in new york and they saw a good film", "the film was bad but rome was good"):
+        expected = theirs(text)
+        found = tag(text)
+        assert [(span.start, span.end, span.label) for span in found] == [
+            (one["start"], one["end"], one["entity_group"]) for one in expected
+        ]
+        assert [span.score for span in found] == pytest.approx([float(one["score"]) for one in expected], abs=1e-5)
+        entities += len(found)
+    assert entities > 3
+
+
+def test_a_tagger_of_parts_of_speech_answers_with_every_word(tiny_bert: Path, tmp_path: Path) -> None:
+    names = ("NOUN", "VERB", "PUNCT")
+    model = save_tagger(tmp_path / "model", tiny_bert, names)
+    theirs = pipeline("token-classification", model=model, tokenizer=wordpiece_tokenizer())
+    tag = lightft.load(tmp_path / "model")
+    assert tag.head.labels == names
+    expected = theirs("anna met bert in rome .")
+    found = tag("anna met bert in rome .")
+    assert [(span.text, span.label) for span in found] == [(one["word"], one["entity"]) for one in expected]
+    assert [span.score for span in found] == pytest.approx([float(one["score"]) for one in expected], abs=1e-5)
+
+
+def test_a_tagger_in_bilou_is_opened_and_scored(tiny_bert: Path, tmp_path: Path) -> None:
+    names = ("O", *(f"{prefix}-{label}" for label in TYPES for prefix in "BILU"))
+    save_tagger(tmp_path / "model", tiny_bert, names)
+    tag = lightft.load(tmp_path / "model")
+    assert tag.head.labels == TYPES
+    scores = lightft.metrics.score_predictions(tag.predict(tagged_texts()), tag.head.metrics, TYPES)
+    assert scores["span_f1"] == scores["span_f1_lenient"]
+
+
+def test_names_of_the_outputs_can_be_written_into_the_config(tiny_bert: Path, tmp_path: Path) -> None:
+    save_tagger(tmp_path / "model", tiny_bert, None)
+    with pytest.raises(AdapterError, match=r'such as lightft serve, write them into its config\.json: "id2label"'):
+        lightft.load(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["id2label"] = dict(enumerate(OWN_ORDER))
+    del config["label2id"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert lightft.load(tmp_path / "model").head.tags == OWN_ORDER
+
+
+def test_a_language_model_whose_answers_have_no_end_says_so(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"no end token, so that answers may go on.*Set eos_token"):
+        lightft.load(folder)
 
 
 def test_a_checkpoint_without_a_trained_head_is_refused(tiny_bert: Path, tmp_path: Path) -> None:

@@ -10,8 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers import models as tokenizer_models
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from lightft import AdapterSpec, LoRATrainer, ModelLoader
 from lightft.adapters.attach import attach_adapter
@@ -27,7 +37,7 @@ from lightft.models import (
 )
 from lightft.models.precision import compute_device, compute_dtype
 from tests.hub_double import no_hub, serve_hub
-from tests.tiny_models import LABELS, TYPES, classified_texts, save_bert, save_gguf, wordpiece_tokenizer
+from tests.tiny_models import LABELS, TYPES, classified_texts, llama_config, save_bert, save_gguf, wordpiece_tokenizer
 
 
 def load(folder: Path, **settings: Any) -> tuple[Any, Any]:
@@ -256,7 +266,52 @@ def test_a_bfloat16_base_has_a_float32_head(tiny_bert: Path, tiny_llama: Path) -
 
 def test_a_decoder_without_padding_token_gets_one_everywhere_it_is_looked_for(tiny_llama: Path) -> None:
     model, tokenizer = load(tiny_llama)
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id == model.config.pad_token_id
+    assert tokenizer.pad_token == "<pad>"
+    assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def llama_padded_with(folder: Path, special: list[str], **names: str | None) -> tuple[Any, Any]:
+    """Load a language model whose tokenizer has these special tokens and no others, with names for some."""
+    vocabulary = {name: index for index, name in enumerate([*special, "a", "b", "c"])}
+    backend = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token=special[0]))
+    backend.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    tokenizer.chat_template = "<|turn|>{{ messages[0].content }}"
+    LlamaForCausalLM(llama_config(len(vocabulary) + 1)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load(folder, task="causal-lm", labels=None)
+
+
+@pytest.mark.parametrize(
+    ("special", "names", "expected"),
+    [
+        (["</s>", "<unk>", "<|pad|>"], {"unk_token": "<unk>"}, "<|pad|>"),
+        (["</s>", "<unk>", "<|extra|>"], {"unk_token": "<unk>"}, "<unk>"),
+        (["</s>", "<unk>", "<|extra|>"], {"unk_token": "<unk>", "pad_token": "</s>"}, "<unk>"),
+        (["<s>", "</s>", "<|turn|>", "<|extra|>"], {"bos_token": "<s>", "unk_token": "</s>"}, "<|extra|>"),
+        (["</s>", "<|turn|>"], {"unk_token": "</s>"}, "</s>"),
+        (["</s>", "<unk>", "<|pad|>"], {"unk_token": "<unk>", "pad_token": "<unk>"}, "<unk>"),
+    ],
+    ids=["named for it", "unknown", "unknown, not the end it came with", "unused", "the end for want", "its own"],
+)
+def test_what_pads_is_not_the_end_token_where_there_is_another(
+    tmp_path: Path, special: list[str], names: dict[str, str], expected: str
+) -> None:
+    model, tokenizer = llama_padded_with(tmp_path / "model", special, eos_token="</s>", **names)
+    assert tokenizer.pad_token == expected
+    assert model.config.pad_token_id == tokenizer.pad_token_id < model.get_input_embeddings().num_embeddings
+    assert len(tokenizer) == len(special) + 3, "no token was added"
+
+
+def test_a_padding_token_without_an_embedding_is_not_taken(tmp_path: Path) -> None:
+    special = ["</s>", "<unk>"]
+    llama_padded_with(tmp_path / "model", special, eos_token="</s>", unk_token="<unk>")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<x>", "<y>", "<pad>"]})
+    tokenizer.save_pretrained(tmp_path / "model")
+    _, tokenizer = load(tmp_path / "model", task="causal-lm", labels=None)
+    assert tokenizer.convert_tokens_to_ids("<pad>") >= 6
+    assert tokenizer.pad_token == "<unk>"
 
 
 def test_transformers_verbosity_is_as_it_was(tiny_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:

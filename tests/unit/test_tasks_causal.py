@@ -10,6 +10,7 @@ import torch
 
 from lightft import AdapterSpec, Example, Message, ModelLoader
 from lightft.adapters.attach import attach_adapter
+from lightft.errors import DataError, InvalidSettingError
 from lightft.metrics import score_predictions
 from lightft.tasks import CausalLM
 from lightft.tasks.answer_scores import answer_scores
@@ -52,13 +53,13 @@ def trained_texts(ids: list[int], labels: list[int], tokenizer: Any) -> list[str
 @pytest.fixture(params=["chat-template", "no-template"])
 def tokenizer(request: pytest.FixtureRequest, tiny_llama: Path, plain_llama: Path) -> Any:
     folder = tiny_llama if request.param == "chat-template" else plain_llama
-    return ModelLoader(str(folder), task="causal-lm", dtype="float32").load_model()[1]
+    tokenizer = ModelLoader(str(folder), task="causal-lm", dtype="float32").load_model()[1]
+    # The case in which an end is easily masked with the padding.
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def test_the_loss_is_on_the_answer_and_its_end_alone(tokenizer: Any) -> None:
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id, (
-        "the case in which an end is easily masked with the padding"
-    )
     ids, labels = encoded(ASK, tokenizer)
     assert trained_texts(ids, labels, tokenizer) == ["the film was good</s>"]
     answer = tokenizer("the film was good", add_special_tokens=False)["input_ids"]
@@ -248,6 +249,24 @@ def test_a_shield_changes_nothing_else(tokenizer: Any) -> None:
     whole = byte_tokenizer()
     text = "\ue000 and \ue0007\ue000 </s>anna</s>"
     assert whole.decode(prompt_tokens([Message("user", text)], whole)) == render_prompt([Message("user", text)], whole)
+
+
+def test_a_text_of_private_use_characters_is_asked_all_the_same(tokenizer: Any) -> None:
+    private = "".join(map(chr, range(0xE000, 0xF900)))
+    control = set(tokenizer.get_added_vocab().values())
+    usual = prompt_tokens([Message("user", "anna")], tokenizer)
+    asked = prompt_tokens([Message("user", f"{private} </s>")], tokenizer)
+    assert [token for token in asked if token in control] == [token for token in usual if token in control]
+    everything = private + "".join(map(chr, [*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE)]))
+    with pytest.raises(DataError, match="every private-use character of Unicode"):
+        prompt_tokens([Message("user", f"{everything} </s>")], tokenizer)
+
+
+@pytest.mark.parametrize("example", [ASK, Example("a", "", "the film was good")], ids=["asked", "ready text"])
+def test_an_answer_cannot_be_taught_without_an_end_token(tokenizer: Any, example: Example) -> None:
+    tokenizer.eos_token = None
+    with pytest.raises(InvalidSettingError, match=r"no end token.*Set tokenizer\.eos_token"):
+        HEAD.encode([example], tokenizer, 256)
 
 
 # --- the loss from no more than is needed

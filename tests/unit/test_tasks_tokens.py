@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightft import Example, ModelLoader, Span
 from lightft.errors import DataError, InvalidSettingError
 from lightft.metrics import build_metric, score_predictions
-from lightft.spans import join_words, tags_to_spans
+from lightft.spans import bio_tags_of_outputs, join_words, spans_to_tags, tags_to_spans
 from lightft.tasks import Encoding, TokenClassification
 from tests.tiny_models import TOKENIZERS, TYPES, tagged, tagged_texts, tokenizer_of
 
@@ -314,8 +314,80 @@ def test_a_checkpoint_may_have_its_tags_in_another_order() -> None:
     head = TokenClassification(labels=TYPES, tags=order)
     predictions = answers_of_perfect_model(head, "wordpiece", tagged_texts())
     assert [prediction.predicted for prediction in predictions] == [example.target for example in tagged_texts()]
-    with pytest.raises(InvalidSettingError, match=r"not the BIO tags of LOC, PER: B-ORG, I-LOC"):
+    with pytest.raises(InvalidSettingError, match=r"not BIO tags of LOC, PER: B-ORG\."):
         TokenClassification(labels=TYPES, tags=("O", "B-LOC", "B-ORG", "B-PER", "I-PER"))
+    with pytest.raises(InvalidSettingError, match=r"not BIO tags of LOC, PER: LOC\."):
+        TokenClassification(labels=TYPES, tags=("O", "B-PER", "I-PER"))
+
+
+WORDS_OF_SCHEMES = ["anna", "berg", "met", "bert", "rome", "paris", "new", "york"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "tags", "read_as"),
+    [
+        pytest.param("O LOC PER", "PER PER O PER LOC LOC LOC LOC", "B I O B B I I I", id="bare types"),
+        pytest.param("I-PER O I-LOC", "I-PER I-PER O I-PER I-LOC I-LOC I-LOC I-LOC", "B I O B B I I I", id="IO"),
+        pytest.param(
+            "B-LOC I-LOC I-PER O", "I-PER I-PER O I-PER I-LOC B-LOC B-LOC I-LOC", "B I O B B B B I", id="IOB1"
+        ),
+        pytest.param(
+            "O B-PER I-PER L-PER U-PER B-LOC I-LOC L-LOC U-LOC",
+            "B-PER L-PER O U-PER U-LOC U-LOC B-LOC L-LOC",
+            "B I O B B B B I",
+            id="BILOU",
+        ),
+        pytest.param(
+            "B-PER I-PER E-PER S-PER B-LOC I-LOC E-LOC S-LOC O",
+            "B-PER E-PER O S-PER B-LOC I-LOC I-LOC E-LOC",
+            "B I O B B I I I",
+            id="BIOES",
+        ),
+        pytest.param("O B-PER I-PER B-LOC", "B-PER I-PER O B-PER B-LOC B-LOC O O", "B I O B B B O O", id="no I-LOC"),
+        pytest.param(
+            "NOUN VERB S", "NOUN NOUN VERB NOUN NOUN NOUN S S", "B B B B B B B B", id="parts of speech: words alone"
+        ),
+        pytest.param("B M E S", "B E S S S S B E", "B I B B B B B I", id="bare prefixes"),
+    ],
+)
+def test_tags_of_any_scheme_are_read_as_entities(outputs: str, tags: str, read_as: str) -> None:
+    names = outputs.split()
+    nearest = bio_tags_of_outputs(names)
+    types = tuple(dict.fromkeys(tag[2:] for tag in nearest if tag != "O"))
+    head = TokenClassification(types, tags=nearest)
+    text, words = join_words(WORDS_OF_SCHEMES)
+    example = Example("a", text, words=words)
+    (encoding,), _ = head.encode([example], TOKENIZER["unigram"], 64)
+    labels = [-100] * len(encoding.input_ids)
+    for (_, token), tag in zip(encoding.words, tags.split(), strict=True):
+        labels[token] = names.index(tag)
+    model: Any = Oracle([Encoding(0, encoding.input_ids, labels, encoding.words)], len(names))
+    (prediction,) = head.predict(model, TOKENIZER["unigram"], [example], max_length=64)
+    expected = tuple(
+        prefix if prefix == "O" else f"{prefix}-{nearest[names.index(tag)][2:]}"
+        for prefix, tag in zip(read_as.split(), tags.split(), strict=True)
+    )
+    assert prediction.tags == expected
+    assert prediction.predicted == tags_to_spans(expected, words, text)
+    assert spans_to_tags(prediction.predicted, words)[0] == expected, "a metric reads them alike"
+    assert all(span.score == pytest.approx(1.0) for span in prediction.predicted)
+
+
+def test_a_word_without_tokens_has_no_part_of_speech() -> None:
+    head = TokenClassification(("NOUN", "VERB"), tags=("B-NOUN", "B-VERB"))
+    example = odd_sentence(["anna", "", "met"], ["O", "O", "O"])
+    (encoding,), _ = head.encode([example], TOKENIZER["wordpiece"], 64)
+    model: Any = Oracle([Encoding(0, encoding.input_ids, [-100, 0, 1, -100], encoding.words)], 2)
+    (prediction,) = head.predict(model, TOKENIZER["wordpiece"], [example], max_length=64)
+    assert prediction.tags == ("B-NOUN", "O", "B-VERB")
+
+
+def test_only_bio_is_trained() -> None:
+    head = TokenClassification(TYPES, tags=("O", "I-LOC", "I-PER"))
+    with pytest.raises(InvalidSettingError, match=r"another scheme than BIO.*ModelLoader\(name"):
+        head.fitted(tagged_texts())
+    encodings, _ = head.encode(tagged_texts(), TOKENIZER["wordpiece"], 64)
+    assert all(encoding.label_count == 0 for encoding in encodings)
 
 
 def test_a_batch_answers_as_each_text_alone(tiny_bert: Path) -> None:
