@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="VIEW", help="write a page with the entities marked")
     parser.add_argument("--server", metavar="URL", help="ask a server that speaks the OpenAI protocol")
     parser.add_argument("--window", type=int, metavar="WORDS", help="the most words that are asked about at once")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="TOKENS",
+        help="the longest answer of a server, or in a JSON format; by default what a text needs",
+    )
     parser.add_argument("--minimum-precision", type=float, metavar="P", help="keep only entities as sure as this")
     parser.set_defaults(run=_extract)
 
@@ -51,7 +57,11 @@ def _extract(asked: argparse.Namespace) -> int:
         from lightft.data import load_data
 
         given["examples"] = load_data(asked.examples).train
-    model = OpenAIServer(asked.server, asked.model) if asked.server else asked.model
+    if asked.server:
+        model: Any = OpenAIServer(asked.server, asked.model, max_new_tokens=asked.max_new_tokens)
+    else:
+        model = asked.model
+        given |= {} if asked.max_new_tokens is None else {"max_new_tokens": asked.max_new_tokens}
     extractor = LLMNERExtractor(model, _labels(asked.labels), **given)
     out = asked.out or _beside(asked.input)
     result = extract_file(extractor, asked.input, out, text_field=asked.text_field, html=asked.html)

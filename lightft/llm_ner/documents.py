@@ -19,9 +19,10 @@ class Document:
         ungrounded: ``(type, mention)`` pairs that the model wrote but the text does not hold, or of an unknown type.
         outcome: ``"ok"``, ``"repaired"``, ``"ungrounded"``, ``"truncated"``, ``"refused"`` or ``"failed"``; see
             ``lightft.llm_ner.OUTCOMES``. Of several windows, the worst.
-        answers: what the model wrote, for each window of the text.
+        answers: what the model wrote, for each window of the text; nobody is asked about blank ones.
         error: why a window has no answer; empty where all have one.
-        doubtful: entities that were found but are not sure enough for the precision that is asked for.
+        doubtful: entities that were found but are not sure enough for the precision that is asked for, or have no score
+            to tell.
     """
 
     text: str

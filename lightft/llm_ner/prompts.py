@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightft.errors import DataError, InvalidSettingError, UnknownNameError, suggest
+from lightft.llm_ner.digests import digest_of
 from lightft.llm_ner.formats import FORMATS, AnswerFormat
 from lightft.records import Example, Message, Span
 
@@ -134,29 +135,22 @@ class Prompt:
         return {
             **settings,
             **({"definitions": described} if described else {}),
-            **({"shots": self.shots, "choice": self.choice} if self.shows_examples else {}),
+            **(
+                {"shots": self.shots, "choice": self.choice, "examples_digest": self._examples_digest}
+                if self.shows_examples
+                else {}
+            ),
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return all that decides what is asked as plain JSON data, with the examples that may be shown."""
-        shown = [] if not self.shows_examples else self._fixed if self.choice == "fixed" else self.examples
-        rows = [
-            {
-                "id": example.id,
-                "text": example.text,
-                "spans": [
-                    [span.start, span.end, span.label] for span in spans_of_types(example, types_of(self.labels))
-                ],
-            }
-            for example in shown
-        ]
         return {
             "prompt": self.style,
             "labels": types_of(self.labels),
             "format": self.format,
             "shots": self.shots,
             "choice": self.choice,
-            "examples": rows,
+            "examples": [{"id": example.id, **content} for example, content in self._may_be_shown()],
         }
 
     @classmethod
@@ -175,6 +169,19 @@ class Prompt:
             raise DataError(
                 f"A prompt cannot be read: {cause!r} is missing or wrong. Write it with to_json()."
             ) from cause
+
+    def _may_be_shown(self) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Yield each example that may be shown, and what is shown of it."""
+        if not self.shows_examples:
+            return
+        types = types_of(self.labels)
+        for example in self._fixed if self.choice == "fixed" else self.examples:
+            spans = [[span.start, span.end, span.label] for span in spans_of_types(example, types)]
+            yield example, {"text": example.text, "spans": spans}
+
+    @cached_property
+    def _examples_digest(self) -> str:
+        return digest_of([content for _, content in self._may_be_shown()])
 
     def worked_examples(self, text: str) -> list[Example]:
         """Return the worked examples for a text; fewer than ``shots`` where there are no more."""

@@ -109,12 +109,13 @@ def merged(text: str, bounds: Sequence[tuple[int, int]], documents: Sequence[Doc
     Where several windows show the place of a span whole, the one that sees most around it says whether there is one; a
     window without a usable answer has no say, and one whose answer was cut off only where no other has. What then still
     crosses comes from different windows, and the one that sees more around its span wins. A span inside another of a
-    different window stays where one of the two windows gave both.
+    different window stays where one of the two windows gave both. A mention that two windows with an overlap both set
+    aside is one that both show, and is listed once.
 
     Args:
         text: the whole text.
-        bounds: of ``windows_of``.
-        documents: one per window.
+        bounds: of ``windows_of``, perhaps without some that nobody was asked about.
+        documents: one for each of these.
 
     Returns:
         The document of the whole text: its outcome is the worst of any window.
@@ -124,7 +125,7 @@ def merged(text: str, bounds: Sequence[tuple[int, int]], documents: Sequence[Doc
     return Document(
         text=text,
         spans=tuple(_agreed(_kept(views))),
-        ungrounded=tuple(chain.from_iterable(document.ungrounded for document in documents)),
+        ungrounded=tuple(_set_aside(bounds, documents)),
         outcome=max((document.outcome for document in documents), key=OUTCOMES.index),
         answers=tuple(chain.from_iterable(document.answers for document in documents)),
         error="; ".join(
@@ -132,6 +133,24 @@ def merged(text: str, bounds: Sequence[tuple[int, int]], documents: Sequence[Doc
             for error, count in counted.items()
         ),
     )
+
+
+def _set_aside(bounds: Sequence[tuple[int, int]], documents: Sequence[Document]) -> Iterator[tuple[str, str]]:
+    """Yield the ungrounded mentions of each window, without those that the window before told of in the overlap."""
+    # Counted, so that a mention that one window repeats stays as often; and only what the window before told first can
+    # stand in this overlap, since what it repeated stands in the one before.
+    told_before: Counter[tuple[str, str]] = Counter()
+    end_before = 0
+    for (start, end), document in zip(bounds, documents, strict=True):
+        repeatable = told_before if start < end_before else Counter()
+        told: Counter[tuple[str, str]] = Counter()
+        for mention in document.ungrounded:
+            if repeatable[mention]:
+                repeatable[mention] -= 1
+            else:
+                told[mention] += 1
+                yield mention
+        told_before, end_before = told, end
 
 
 class _View:

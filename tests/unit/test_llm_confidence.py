@@ -371,15 +371,33 @@ def test_something_else_than_a_calibration_is_refused(damage: dict) -> None:
         Calibration.from_json({})
 
 
-@pytest.mark.parametrize(
-    ("score", "message"), [(None, "has no score"), (1.2, "has the score 1.2"), (math.nan, "score nan")]
-)
-def test_a_span_without_a_usable_score_is_refused(score: float | None, message: str) -> None:
+@pytest.mark.parametrize(("score", "message"), [(1.2, "has the score 1.2"), (math.nan, "has the score nan")])
+def test_a_score_that_is_no_probability_is_refused(score: float, message: str) -> None:
     span = Span(3, 7, "PER", score=score)
-    with pytest.raises(DataError, match=f"PER entity at 3 of document 'x' {message}|PER entity at 3 of .*{message}"):
+    with pytest.raises(DataError, match=f"PER entity at 3 of document 'x' {message}"):
         Calibration.fit([Prediction("x", (), (span,))])
     with pytest.raises(DataError, match=message):
         Calibration.fit(simulated(20)).probability(span)
+
+
+def test_entities_without_a_score_are_left_out_and_counted() -> None:
+    predictions = simulated(60)
+    unscored = Span(900, 905, "DATE")
+    with_some = [replace(p, predicted=(*p.predicted, unscored)) for p in predictions[:7]] + predictions[7:]
+    calibration = Calibration.fit(with_some)
+    assert calibration.quality.unscored == 7
+    assert replace(calibration, quality=replace(calibration.quality, unscored=0)) == Calibration.fit(predictions)
+    with pytest.raises(DataError, match="DATE entity at 900 has no score"):
+        calibration.probability(unscored)
+    with pytest.raises(DataError, match="None of the 7 predicted entities has a score"):
+        Calibration.fit([replace(p, predicted=(unscored,)) for p in predictions[:7]])
+
+
+def test_many_probabilities_are_those_of_each() -> None:
+    calibration = Calibration.fit(simulated(60, labels=LABELS))
+    spans = [scored(score, label) for score in (0.0, 0.3, 0.99, 1.0) for label in (*LABELS, "DATE")]
+    assert calibration.probabilities(spans) == [calibration.probability(span) for span in spans]
+    assert calibration.probabilities([]) == []
 
 
 def test_too_few_documents_and_such_without_gold_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -22,6 +23,7 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lightft import Span
 from lightft.errors import DataError, InvalidSettingError
@@ -307,6 +309,32 @@ def test_characters_without_tokens_are_refused_and_named():
         CopyGrammar("anna 😀", ("per",), known)
 
 
+def test_characters_are_written_byte_by_byte_though_the_vocabulary_lacks_bytes_that_are_in_none_of_them():
+    backend = byte_tokenizer().backend_tokenizer.to_str()
+    described = json.loads(backend)
+    # As in SmolLM2's, which has no token for some control characters and for bytes that begin no character it has seen.
+    lacking = {bytes_to_unicode()[byte] for byte in (0x04, 0xC0, 0xF1, 0xFF)}
+    described["model"]["vocab"] = {
+        piece: token for piece, token in described["model"]["vocab"].items() if piece not in lacking
+    }
+    known = TokenBytes(
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(described)), eos_token="</s>")
+    )
+    assert known.missing_from("Čubuklu 战 😀") == []
+    assert known.missing_from("a\x04") == ["\x04"]
+    text = "Č 战"
+    grammar = CopyGrammar(text, LABELS, known)
+    state, written = grammar.start, b""
+    while not grammar.finished(state):
+        token, state = next(
+            (token, after)
+            for token, after in grammar.allowed_tokens(state).items()
+            if text.encode().startswith(written + known[token])
+        )
+        written += known[token]
+    assert written == text.encode()
+
+
 def test_a_tokenizer_that_changes_letters_is_refused_by_name():
     tokenizer = wordpiece_tokenizer()
     tokenizer.eos_token = "[SEP]"
@@ -568,6 +596,38 @@ def test_a_prompt_that_begins_otherwise_does_not_see_what_the_others_share():
         (alone,) = constrained_answers(llama(4), byte_tokenizer(), [prompt], [text])
         assert answer.tokens == alone.tokens
         assert answer.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-8)
+
+
+def test_a_prompt_shares_as_much_as_it_begins_with():
+    """Where the first texts happen to begin alike, the others share what is before that."""
+    rows, instruction = 3, "Mark the names in what follows, and write the rest again as it is.\n"
+    texts = [*(f"Anna met {name}" for name in ("Bert", "Rome", "Paris")), "Bert was in Rome", "it was a film"]
+    prompts = [byte_tokenizer()(instruction + text, add_special_tokens=False)["input_ids"] for text in texts]
+    shared = len(byte_tokenizer()(instruction, add_special_tokens=False)["input_ids"])
+    prompts += [prompts[0][: shared + 1], prompts[3][: shared - 2], [34, 35]]
+    texts += ["Anna", "Rome", "sea"]
+    model = llama(4)
+    lengths: list[int] = []
+    counting = model.model.register_forward_pre_hook(
+        lambda _, args, inputs: lengths.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    together = constrained_answers(model, byte_tokenizer(), prompts, texts, rows=rows, draft_tokens=0)
+    counting.remove()
+    for prompt, text, answer in zip(prompts, texts, together, strict=True):
+        (alone,) = constrained_answers(model, byte_tokenizer(), [prompt], [text], draft_tokens=0)
+        assert answer.tokens == alone.tokens
+        assert answer.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-8)
+    written = sum(len(answer.tokens) for answer in together)
+    own = sum(max(1, len(prompt) - shared) for prompt in prompts)
+    assert sum(lengths) <= 4 + shared + own + written, "the instruction went through the model once"
+
+
+def test_a_prompt_that_others_go_on_from_has_a_token_of_its_own():
+    prompts = [[3, 4, 5, 33], [3, 4, 5, 34], [3, 4, 5]]
+    together = constrained_answers(llama(4), byte_tokenizer(), prompts, ["Anna", "Bert", "Rome"], rows=2)
+    (alone,) = constrained_answers(llama(4), byte_tokenizer(), [prompts[2]], ["Rome"])
+    assert together[2].tokens == alone.tokens
+    assert together[2].log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-8)
 
 
 # --- drafts ---

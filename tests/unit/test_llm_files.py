@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 import tracemalloc
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightft.cli import extract as command
+from lightft.cli import main
 from lightft.errors import DataError, EngineError
+from lightft.llm_ner import Calibration, Prompt
 from lightft.llm_ner.documents import Document
 from lightft.llm_ner.files.extraction import extract_file
-from lightft.records import Span
+from lightft.llm_ner.saved_settings import SavedSettings
+from lightft.records import Prediction, Span
+from tests.chat_server import Asked, ChatServer, Reply, saying
+from tests.test_docs import write_splits
 
 
 class DigitFinder:
@@ -317,6 +323,81 @@ def test_the_command_passes_on_what_was_given(
     assert made[1] == (("adapter", None), {"format": "xml"})
 
 
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    return write(tmp_path / "passages.jsonl", [{"id": n, "body": f"anna met bert in rome {n}"} for n in range(3)])
+
+
+def test_the_command_asks_a_real_model_as_it_was_told(
+    passages: Path, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of_data = [
+        {"tokens": ["anna", "saw", "rome", str(n)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for n in range(24)
+    ]
+    write_splits(tmp_path / "conll", rows_of_data)
+    given = ["--model", str(tiny_llama), "--labels", "PER=a person", "LOC", "--text-field", "body", "--window", "60"]
+    prompt = ["--format", "xml", "--prompt", "{types} {examples} {text}", "--examples", str(tmp_path / "conll")]
+    assert main(["extract", str(passages), *given, *prompt, "--html", str(tmp_path / "view.html")]) == 0
+    out = tmp_path / "passages.entities.jsonl"
+    assert [(row["text"], row["outcome"]) for row in rows(out)] == [
+        (f"anna met bert in rome {n}", "ok") for n in range(3)
+    ]
+    settings = json.loads(out.with_name(f"{out.name}.meta.json").read_text())["settings"]
+    assert settings["definitions"] == {"PER": "a person"}
+    assert (settings["format"], settings["prompt"], settings["shots"]) == ("xml", "{types} {examples} {text}", 3)
+    assert len(settings["examples_digest"]) == 16
+    assert (settings["window"], settings["decoding"]) == (60, "constrained")
+    assert "3 documents (3 ok)" in capsys.readouterr().out
+    assert "anna" in (tmp_path / "view.html").read_text(encoding="utf-8")
+
+
+def test_the_command_asks_with_what_was_saved_and_keeps_a_precision(
+    passages: Path, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny_llama, folder)
+    spans = [Span(0, 4, "PER", score=0.9), Span(5, 8, "PER", score=0.1)]
+    calibration = Calibration.fit([Prediction(str(n), (spans[0],), tuple(spans)) for n in range(200)])
+    SavedSettings(Prompt("{types} {text}", ["PER", "LOC"]), calibration).write(folder)
+    given = ["--model", str(folder), "--text-field", "body", "--minimum-precision", "0.9"]
+    assert main(["extract", str(passages), *given]) == 0
+    out = tmp_path / "passages.entities.jsonl"
+    settings = json.loads(out.with_name(f"{out.name}.meta.json").read_text())["settings"]
+    assert (settings["minimum_precision"], settings["prompt"]) == (0.9, "{types} {text}")
+    assert len(settings["calibration_digest"]) == 16
+    assert "3 documents (3 ok)" in capsys.readouterr().out
+
+
+def test_the_command_asks_a_server_and_limits_its_answers(
+    passages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openai")
+
+    def answering(asked: Asked) -> Reply:
+        return saying(asked.question.split("\n")[-1].replace("anna", "[anna](PER)"))
+
+    with ChatServer(answering) as server:
+        given = ["--server", server.base_url, "--model", "tiny", "--labels", "PER", "--text-field", "body"]
+        assert main(["extract", str(passages), *given, "--max-new-tokens", "77"]) == 0
+    assert [asked.body["max_tokens"] for asked in server.asked] == [77] * 3
+    out = tmp_path / "passages.entities.jsonl"
+    assert [[span["text"] for span in row["spans"]] for row in rows(out)] == [["anna"]] * 3
+    capsys.readouterr()
+
+
+def test_the_command_limits_the_answers_of_a_model_here(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    class FakeExtractor(DigitFinder):
+        def __init__(self, *given: Any, **settings: Any) -> None:
+            made.append(settings)
+            super().__init__()
+
+    monkeypatch.setattr("lightft.llm_ner.LLMNERExtractor", FakeExtractor)
+    assert main(["extract", str(source), "--model", "adapter", "--max-new-tokens", "77"]) == 0
+    assert made == [{"max_new_tokens": 77}]
+
+
 def test_doubtful_entities_are_written_beside_the_others(tmp_path: Path) -> None:
     class Doubter(DigitFinder):
         def extract(self, texts: Iterable[str]) -> Iterator[Document]:
@@ -325,7 +406,9 @@ def test_doubtful_entities_are_written_beside_the_others(tmp_path: Path) -> None
 
     source = tmp_path / "in.txt"
     source.write_text("1 and 22\n3\n")
-    extract_file(Doubter(), source, tmp_path / "out.jsonl", progress=False)
+    result = extract_file(Doubter(), source, tmp_path / "out.jsonl", progress=False)
+    assert (result.spans, result.doubtful) == (2, 1)
+    assert "2 entities, 1 doubtful entities" in str(result)
     first, second = rows(tmp_path / "out.jsonl")
     assert [span["text"] for span in first["spans"]] == ["1"]
     assert [span["text"] for span in first["doubtful"]] == ["22"]

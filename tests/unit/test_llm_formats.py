@@ -52,7 +52,7 @@ def check(reading: Reading, text: str) -> None:
 # --- writing and reading back
 
 PIECES = ["[", "]", "](PER)", "(", ")", "<", ">", "</", "<PER>", "</LOC>", '"', "'", "\\", "\n", ":", ",", "{", "}"]
-PIECES += ["Bert", "Paris", " ", "🦜", "é", "`", "```\n", "\\u0041", "\x00", "null", "\u2028"]
+PIECES += ["Bert", "Paris", " ", "🦜", "é", "`", "```\n", "\\u0041", "\x00", "null", "\u2028", "] (PER)"]
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), min_size=1, max_size=25).map("".join)
 
 
@@ -210,6 +210,23 @@ def test_a_changed_text_is_aligned_and_repeated_mentions_keep_their_places() -> 
     assert read("xml", nested) == Reading((Span(0, 6, "PER"), Span(19, 24, "LOC")), (), "repaired")
 
 
+def test_a_space_inside_a_tag_is_a_slip_that_is_repaired() -> None:
+    answer = "[Angela] (PER) met Bert in [Paris]\t(LOC) and [Bert](PER) left Paris in 1999"
+    assert read("brackets", answer) == Reading(GOLD, (), "repaired")
+    assert read("brackets", "[Bert] (PER) left", "Bert left") == Reading((Span(0, 4, "PER"),), (), "repaired")
+    assert read("brackets", "[Bert] (ORG) left", "Bert left").ungrounded == (("ORG", "Bert"),)
+    assert read("brackets", answer[:50]).outcome == "truncated"
+
+
+def test_a_space_inside_what_looks_like_a_tag_but_stands_in_the_text_is_text() -> None:
+    text = "see [1] (note) and [2] (PER), says Bert"
+    assert read("brackets", text, text) == Reading((), (), "ok")
+    tagged = text.replace("Bert", "[Bert](PER)")
+    assert read("brackets", tagged, text) == Reading((Span(35, 39, "PER"),), (), "ok")
+    slipped = text.replace("Bert", "[Bert] (LOC)")
+    assert read("brackets", slipped, text) == Reading((Span(35, 39, "LOC"),), (), "repaired")
+
+
 def test_what_looks_like_a_tag_but_stands_in_the_text_is_text() -> None:
     text = "see [Paris](LOC) or <PER>Bert</PER>"
     assert read("brackets", text, text) == read("xml", text, text) == Reading((), (), "ok")
@@ -321,6 +338,8 @@ LONG_ANSWERS = {
     "open quotes": '{"PER": ["' + '\\"' * (HUGE // 2),
     "quotes": "{'" * (HUGE // 2),
     "closings": "](PER)" * (HUGE // 6),
+    "slips": "[Bert] (PER) " * (HUGE // 13),
+    "spaces after brackets": ("]" + " " * 999) * (HUGE // 1000),
     "angles": "<PER" * (HUGE // 4),
     "mentions": "[Bert](PER) " * (HUGE // 12),
     "different mentions": "".join(f"[Bert {number}](PER) " for number in range(HUGE // 20)),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import permutations, product
 from pathlib import Path
@@ -31,7 +33,8 @@ from lightft.llm_ner.decoding import GuidedAnswer, GuidedDecoder, TokenBytes
 from lightft.llm_ner.decoding.guided import _Engine, _Row
 from lightft.llm_ner.decoding.json_grammar import WRITERS, Mentions, Segment
 from tests.tiny_models import llama_config, llama_tokenizer, unigram_tokenizer, wordpiece_tokenizer
-from tests.unit.test_llm_decoding import llama2_tokenizer
+from tests.unit.test_llm_decoding import byte_tokenizer, llama2_tokenizer
+from tests.unit.test_llm_decoding import llama as byte_llama
 
 from_tokenizer = pytest.importorskip("llguidance.hf").from_tokenizer
 
@@ -115,10 +118,10 @@ def wander(
     """Write an answer by the throw of a die among the allowed tokens, preferring longer ones; return its tokens too."""
     chance = random.Random(seed)
     engine = engine_of(tokenizer)
-    row = _Row(engine, WRITERS[format](Mentions(text, engine.vocabulary), labels), limit)
+    row = _Row(engine, WRITERS[format](Mentions(text, engine.vocabulary), labels), PROMPT, limit)
     tokens = []
     while not row.done:
-        allowed = row.allowed_tokens()
+        allowed = row.allowed
         assert len(allowed), row.answer().text
         picks = [int(chance.choice(allowed)) for _ in range(2)]
         tokens.append(max(picks, key=lambda token: len(engine.vocabulary[token])))
@@ -293,6 +296,118 @@ def test_answers_do_not_depend_on_their_neighbours(format: str) -> None:
     assert [(a.text, a.finished) for a in alone] == [(a.text, a.finished) for a in together]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose([p for _, p in one.pieces], [p for _, p in other.pieces], atol=1e-9)
+
+
+def token_by_token(model, prompt: Sequence[int], text: str, format: str, limit: int) -> GuidedAnswer:
+    """Write an answer with a pass for each token over all that stands before it."""
+    engine, decoder = engine_of(tokenizer()), codecs.getincrementaldecoder("utf-8")()
+    writer = WRITERS[format](Mentions(text, engine.vocabulary), LABELS)
+    ids, pieces, goes_on = list(prompt), [], True
+    while goes_on and len(pieces) < limit:
+        segment, written = writer.segment(""), b""
+        matcher = engine.matcher(segment.grammar())
+        while not matcher.is_accepting() and len(pieces) < limit:
+            allowed = engine.allowed_tokens(matcher)
+            with torch.inference_mode():
+                scores = model(input_ids=torch.tensor([ids])).logits[0, -1, allowed].log_softmax(-1)
+            best = int(scores.argmax())
+            ids.append(int(allowed[best]))
+            engine.take(matcher, ids[-1])
+            written += engine.vocabulary[ids[-1]]
+            pieces.append((decoder.decode(engine.vocabulary[ids[-1]]), float(scores[best])))
+        if matcher.is_accepting():
+            goes_on = writer.take(*segment.read(written.decode()))
+    return GuidedAnswer("".join(piece for piece, _ in pieces), tuple(pieces), not goes_on)
+
+
+@contextmanager
+def recorded_passes(model) -> Iterator[list[torch.Tensor]]:
+    """Give the tokens of each forward pass."""
+    passes: list[torch.Tensor] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, inputs: passes.append(inputs["input_ids"]), with_kwargs=True
+    )
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(("format", "seed"), [("categories", 3), ("objects", 0)])
+def test_answers_are_those_of_decoding_token_by_token_in_fewer_passes(format: str, seed: int) -> None:
+    texts = [*NASTY, "Anna Berg went from Paris to Rome .", "anna"]
+    with recorded_passes(llama(seed)) as passes:
+        answers = ask(texts, format=format, seed=seed, limit=30, rows=len(texts))
+    for prompt, text, answer in zip(prompts_of(texts), texts, answers, strict=True):
+        expected = token_by_token(llama(seed), prompt, text, format, limit=30)
+        assert (answer.text, answer.finished) == (expected.text, expected.finished)
+        assert [piece for piece, _ in answer.pieces] == [piece for piece, _ in expected.pieces]
+        np.testing.assert_allclose([p for _, p in answer.pieces], [p for _, p in expected.pieces], atol=1e-9)
+    assert len(passes) < max(len(answer.pieces) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("begun", "likely"),
+    [
+        ("", ""),
+        ("Anto", "nio"),
+        ("Antonio", ""),
+        ("Antonio Kan", "dir"),
+        ("Antonio Kandir", ""),
+        ('Antonio"', ', "type": "'),
+        ('Antonio", "ty', 'pe": "'),
+        ("Kandir\\", ""),
+        ("Kandir x", ""),
+    ],
+)
+def test_what_is_likely_to_follow_is_the_rest_of_a_word_or_of_what_alone_can_follow(begun: str, likely: str) -> None:
+    text = 'Antonio Kandir\'s "plan"'
+    mentions = Mentions(text, engine_of(tokenizer()).vocabulary)
+    segment = Segment(['", "type": "'], mentions.terminal(()), mentions.escaped_text)
+    assert segment.likely(begun.encode()) == likely.encode()
+
+
+def test_a_type_is_likely_to_be_ended_but_not_what_comes_after_it() -> None:
+    segment = Segment(['ORGANIZATION"}]', 'ORGANIZATION"}, {"entity": "', 'LOC"}]', 'LOC"}, {"entity": "'])
+    assert segment.likely(b"") == b""
+    assert segment.likely(b"ORG") == b"ANIZATION"
+    assert segment.likely(b'LOC"},') == b' {"entity": "'
+
+
+def test_a_run_without_choice_goes_through_the_model_in_one_pass() -> None:
+    letters = byte_tokenizer()
+    with recorded_passes(byte_llama(3)) as passes:
+        (answer,) = guided_answers(
+            byte_llama(3), letters, [PROMPT], [""], ["PER"], format="categories", max_new_tokens=9
+        )
+    assert (answer.text, answer.pieces) == ("{}", (("{", 0.0), ("}", 0.0)))
+    assert passes == []
+
+
+def test_what_prompts_begin_with_is_computed_once() -> None:
+    prompts = [[0, *range(5, 50), number] for number in (60, 61, 62)]
+    texts = ["Anna", "Bert", "Carla"]
+    with recorded_passes(llama(0)) as passes:
+        together = guided_answers(llama(0), tokenizer(), prompts, texts, LABELS, format="objects", max_new_tokens=20)
+    assert passes[0].tolist() == [prompts[0][:-1]]
+    assert all(ids.shape[1] < 46 for ids in passes[1:])
+    for prompt, text, answer in zip(prompts, texts, together, strict=True):
+        expected = token_by_token(llama(0), prompt, text, "objects", 20)
+        assert answer.text == expected.text
+
+
+def test_a_text_that_llguidance_cannot_take_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Anna met", "Carla met", "Bert met"]
+    alone = ask(texts, format="objects", seed=0, limit=40)
+    assert "[{" in alone[1].text
+    grammar = Segment.grammar
+    monkeypatch.setattr(
+        Segment, "grammar", lambda part: "start: unknown\n" if part.text.startswith("Carla") else grammar(part)
+    )
+    answers = ask(texts, format="objects", seed=0, limit=40)
+    assert answers[1].error.startswith("llguidance stopped")
+    assert (answers[1].text, answers[1].pieces, answers[1].finished) == ("", (), False)
+    assert [answer.text for answer in answers[::2]] == [answer.text for answer in alone[::2]]
 
 
 def test_an_answer_ends_where_its_limit_is_and_begins_as_without_it() -> None:

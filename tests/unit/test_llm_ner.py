@@ -15,9 +15,10 @@ from lightft import LLMNERExtractor, Span
 from lightft.comparison import compare_runs
 from lightft.errors import DataError, EngineError, InvalidSettingError, UnknownNameError
 from lightft.inference import Predictor
-from lightft.llm_ner import FORMATS, Answer, Document, InProcess, Question
+from lightft.llm_ner import FORMATS, Answer, Document, InProcess, Prompt, Question, extract_file
 from lightft.records import Example, Message, Prediction, Run
 from lightft.tasks import CausalLM
+from lightft.tasks.causal_lm import WrittenAnswer
 from tests.unit.test_llm_decoding import byte_tokenizer, llama
 
 # --- asking the model
@@ -32,12 +33,15 @@ def extractor(tiny_llama: Path) -> LLMNERExtractor:
 def test_every_text_gets_a_document_in_order(extractor: LLMNERExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def answering(self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int) -> list[str]:
+    def answering(
+        self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int
+    ) -> list[WrittenAnswer]:
         assert max_new_tokens == 5
         asked.extend(message.content for (message,) in conversations)
-        return [f'{{"PER": ["{message.content.split()[-1]}"]}}' for (message,) in conversations]
+        names = (message.content.split()[-1] for (message,) in conversations)
+        return [WrittenAnswer(f'{{"PER": ["{name}"]}}', cut=False) for name in names]
 
-    monkeypatch.setattr(CausalLM, "generate", answering)
+    monkeypatch.setattr(CausalLM, "write", answering)
     read: list[int] = []
 
     def texts() -> Iterator[str]:
@@ -68,6 +72,45 @@ def test_blank_texts_have_no_entities_and_keep_their_place(extractor: LLMNERExtr
     assert [len(document.answers) for document in documents] == [0, 0, 1, 0, 1, 0]
 
 
+class Counted(str):
+    """A text that is counted as long as anybody holds it."""
+
+    alive = most = 0
+
+    def __new__(cls, text: str) -> Counted:
+        cls.alive += 1
+        cls.most = max(cls.most, cls.alive)
+        return super().__new__(cls, text)
+
+    def __del__(self) -> None:
+        type(self).alive -= 1
+
+
+def test_blank_texts_are_given_out_as_they_come() -> None:
+    def texts() -> Iterator[str]:
+        yield Counted("Anna")
+        for _ in range(3000):
+            yield Counted(" " * 50)
+        yield Counted("Bert \ud800")
+        yield Counted("Carla")
+
+    Counted.alive = Counted.most = 0
+    engine = Scripted()
+    found = [(len(document.text), document.outcome) for document in LLMNERExtractor(engine, ["PER"]).extract(texts())]
+    assert found == [(4, "ok"), *[(50, "ok")] * 3000, (6, "failed"), (5, "ok")]
+    assert [question.text for question in engine.questions] == ["Anna", "Carla"]
+    assert Counted.most < 200
+
+
+def test_nobody_is_asked_about_a_window_of_white_space() -> None:
+    engine = Scripted(chatty=True)
+    text = "Anna left. " + " " * 8000 + "Bert came."
+    (document,) = LLMNERExtractor(engine, ["PER"]).extract([text])
+    assert (document.outcome, len(document.answers)) == ("ok", len(engine.questions))
+    assert [span.text for span in document.spans] == ["Anna", "Bert"]
+    assert all(text[span.start : span.end] == span.text for span in document.spans)
+
+
 # --- engines of any kind
 
 
@@ -76,8 +119,17 @@ class Scripted:
 
     model_name = "scripted"
 
-    def __init__(self, fails_at: tuple[str, ...] = (), dies_at: str = "", score: float | None = None) -> None:
+    def __init__(
+        self,
+        fails_at: tuple[str, ...] = (),
+        dies_at: str = "",
+        score: float | None = None,
+        *,
+        chatty: bool = False,
+        cut: bool = False,
+    ) -> None:
         self.fails_at, self.dies_at, self.score = fails_at, dies_at, score
+        self.chatty, self.cut = chatty, cut
         self.questions: list[Question] = []
 
     def settings(self) -> dict[str, Any]:
@@ -91,10 +143,13 @@ class Scripted:
             if any(word in question.text for word in self.fails_at):
                 yield Answer("", error="It would not say.")
                 continue
+            if self.chatty and not question.text.strip():
+                yield Answer("Which text do you mean?")
+                continue
             found = re.finditer(r"\b[A-Z]\w*", question.text)
             spans = [Span(*name.span(), labels[0], text=name[0], score=self.score) for name in found]
             written, _ = FORMATS[format].write(question.text, spans)
-            yield Answer(written) if self.score is None else Answer(written, tuple(spans))
+            yield Answer(written, None if self.score is None else tuple(spans), cut=self.cut)
 
 
 def test_a_long_text_is_read_in_windows_and_comes_back_whole() -> None:
@@ -121,11 +176,61 @@ def test_one_bad_window_never_loses_the_others() -> None:
     assert len(found) > 150
 
 
+@pytest.mark.parametrize("score", [None, 0.5])
+def test_an_answer_that_was_cut_is_truncated_however_whole_it_looks(score: float | None) -> None:
+    engine = Scripted(score=score, cut=True, fails_at=("Bert",))
+    whole, failed = LLMNERExtractor(engine, ["PER"]).extract(["So Anna left", "Bert"])
+    assert (whole.outcome, len(whole.spans)) == ("truncated", 2)
+    assert failed.outcome == "failed"
+
+
+def test_a_text_of_ten_megabytes_is_read_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reader(Scripted):
+        longest = asked = 0
+
+        def answers(self, questions: Iterable[Question], *, labels: Sequence[str], format: str) -> Iterator[Answer]:
+            for question in questions:
+                self.longest, self.asked = max(self.longest, len(question.text)), self.asked + 1
+                assert len(made) == self.asked, "no prompt is made before it is asked for"
+                names = re.finditer(r"\bAnna\d+", question.text)
+                spans = tuple(Span(*name.span(), labels[0], text=name[0], score=0.9) for name in names)
+                yield Answer("", spans)
+
+    made: list[int] = []
+    messages = Prompt.messages
+
+    def counting(prompt: Prompt, text: str) -> list[Message]:
+        made.append(len(text))
+        return messages(prompt, text)
+
+    monkeypatch.setattr(Prompt, "messages", counting)
+    engine = Reader()
+    text = "".join(f"Here is Anna{n} . {'and so the story goes on . ' * 185}" for n in range(2000))
+    assert len(text) > 10**7
+    (document,) = LLMNERExtractor(engine, ["PER"], window=2000).extract([text])
+    assert [(span.start, span.end) for span in document.spans] == [
+        name.span() for name in re.finditer(r"Anna\d+", text)
+    ]
+    assert (document.outcome, engine.longest < 20_000) == ("ok", True)
+
+
 def test_what_is_finished_before_an_engine_dies_is_given_out() -> None:
     documents = LLMNERExtractor(Scripted(dies_at="Carla"), ["PER"]).extract(["Anna", "", "Bert", "Carla", "Dora"])
     assert [next(documents).text for _ in range(3)] == ["Anna", "", "Bert"]
     with pytest.raises(EngineError, match="gone"):
         next(documents)
+
+
+# --- what is given and would change nothing
+
+
+def test_settings_that_nobody_would_heed_are_refused() -> None:
+    with pytest.raises(InvalidSettingError, match=r"decoding='nonsense', max_new_tokens=7: .* Scripted is an engine"):
+        LLMNERExtractor(Scripted(), ["PER"], decoding="nonsense", max_new_tokens=7)
+    with pytest.raises(InvalidSettingError, match=r"^prompt, shots, choice given, but no labels"):
+        LLMNERExtractor("no such folder", prompt="basic", shots=2, choice="fixed")
+    with pytest.raises(InvalidSettingError, match=r"^examples given, but no labels"):
+        LLMNERExtractor("no such folder", examples=[Example("0", "anna", ())])
 
 
 # --- what is remembered beside an adapter
@@ -167,6 +272,9 @@ class Unsure(Scripted):
 
     def answers(self, questions: Iterable[Question], *, labels: Sequence[str], format: str) -> Iterator[Answer]:
         for question in questions:
+            self.questions.append(question)
+            if self.dies_at and self.dies_at in question.text:
+                raise EngineError("The server is gone.")
             names = list(re.finditer(r"\b[A-Z]\w*", question.text))
             spans = [
                 Span(*name.span(), labels[0], text=name[0], score=0.99 if len(name[0]) < 6 else 0.9) for name in names
@@ -199,17 +307,71 @@ def test_scores_become_probabilities_and_a_precision_can_be_asked_for(tiny_llama
     assert [span.text for span in document.doubtful] == ["Konstantin7"]
 
 
-def test_a_precision_needs_a_calibration_and_scores(tmp_path: Path) -> None:
+def calibrated(engine: Scripted, minimum_precision: float | None = None) -> LLMNERExtractor:
+    extractor = LLMNERExtractor(Unsure(), ["PER"], window=10**6, overlap=0)
+    extractor.minimum_precision = minimum_precision
+    extractor.calibrate(unsure_examples())
+    extractor.engine = engine
+    return extractor
+
+
+def test_a_precision_needs_a_calibration_and_scores() -> None:
     with pytest.raises(InvalidSettingError, match="Call calibrate"):
         LLMNERExtractor(Unsure(), ["PER"], minimum_precision=0.9)
-    extractor = LLMNERExtractor(Unsure(), ["PER"])
-    extractor.calibrate(unsure_examples())
-    extractor.engine = Scripted()
-    (document,) = extractor.extract(["Anna saw Rome"])
+    (document,) = calibrated(Scripted()).extract(["Anna saw Rome"])
     assert [span.score for span in document.spans] == [None, None]
-    extractor.minimum_precision = 0.9
-    with pytest.raises(InvalidSettingError, match="gives no score"):
-        next(extractor.extract(["Anna saw Rome"]))
+    documents = calibrated(Scripted(), 0.9).extract(["no name", *["Anna saw Rome"] * 9])
+    assert [len(next(documents).doubtful) for _ in range(5)] == [0, 2, 2, 2, 2]
+    with pytest.raises(
+        InvalidSettingError, match="scripted gives no scores: none of the entities in the first 5 texts"
+    ):
+        next(documents)
+
+
+def test_an_entity_without_a_score_is_doubtful_and_costs_no_other() -> None:
+    class Forgetful(Unsure):
+        def answers(self, questions: Iterable[Question], *, labels: Sequence[str], format: str) -> Iterator[Answer]:
+            for question in questions:
+                source = Scripted() if "mute" in question.text else Unsure()
+                yield from source.answers([question], labels=labels, format=format)
+
+    texts = ["Anna mute", "Anna saw Konstantin7", *["Bert mute"] * 9]
+    first, second, *others = calibrated(Forgetful(), 0.9).extract(texts)
+    assert ([span.text for span in first.doubtful], first.doubtful[0].score, first.spans) == (["Anna"], None, ())
+    assert [span.text for span in second.spans] == ["Anna"]
+    assert [span.text for span in second.doubtful] == ["Konstantin7"]
+    assert [len(document.doubtful) for document in others] == [1] * 9
+
+
+def test_the_work_of_weighing_grows_with_the_entities_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extractor = calibrated(Unsure(), 0.9)
+    compared = 0
+
+    def counting(one: Span, other: Span) -> bool:
+        nonlocal compared
+        compared += 1
+        return (one.start, one.end, one.label) == (other.start, other.end, other.label)
+
+    monkeypatch.setattr(Span, "__eq__", counting)
+    (document,) = extractor.extract(["Anna saw Konstantin . " * 2000])
+    assert (len(document.spans), len(document.doubtful)) == (2000, 2000)
+    assert compared < 10 * 4000
+
+
+def test_what_was_calibrated_stands_among_the_settings(tmp_path: Path) -> None:
+    extractor = LLMNERExtractor(Unsure(), ["PER"])
+    assert "calibration_digest" not in extractor.settings()
+    extractor.calibrate(unsure_examples()[:50])
+    run = extractor.evaluate(unsure_examples()[:9], output_dir=tmp_path / "run")
+    assert run.data["calibration_digest"] == extractor.settings()["calibration_digest"]
+    source = tmp_path / "in.txt"
+    source.write_text("Anna\n")
+    extract_file(extractor, source, tmp_path / "out.jsonl", progress=False)
+    extractor.calibrate(unsure_examples()[:51])
+    with pytest.raises(DataError, match="calibration_digest was"):
+        extract_file(extractor, source, tmp_path / "out.jsonl", progress=False)
 
 
 # --- a model that can only answer properly
@@ -273,17 +435,19 @@ def test_how_much_is_written_follows_from_the_text_and_not_from_its_neighbours(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extractor = LLMNERExtractor(lightft.load(tiny_llama), ["PER"], decoding="free")
-    texts = ["anna", "anna met bert " * 20, "bert", "paris", "the film " * 9]
+    texts = ["anna", "anna met bert " * 5, "bert", "paris", "the film " * 9]
     limits: dict[str, set[int]] = {text: set() for text in texts}
 
-    def answering(self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int) -> list[str]:
+    def answering(
+        self: CausalLM, model: Any, tokenizer: Any, conversations: Any, *, max_new_tokens: int
+    ) -> list[WrittenAnswer]:
         for (message,) in conversations:
             (text,) = [text for text in texts if message.content == extractor.prompt.ask(text)]
-            assert max_new_tokens >= 2 * len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 32
+            assert max_new_tokens > len(tokenizer(text, add_special_tokens=False)["input_ids"])
             limits[text].add(max_new_tokens)
-        return [message.content.split("\n")[-1] for (message,) in conversations]
+        return [WrittenAnswer(message.content.split("\n")[-1], cut=False) for (message,) in conversations]
 
-    monkeypatch.setattr(CausalLM, "generate", answering)
+    monkeypatch.setattr(CausalLM, "write", answering)
     documents = list(extractor.extract(texts))
     assert [document.text for document in documents] == texts
     assert {document.outcome for document in documents if document.text.strip()} == {"ok"}
@@ -318,8 +482,8 @@ GOLD = [
 def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
     extractor: LLMNERExtractor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    answers = ['{"PER": ["anna", "carla"]}', "nothing"]
-    monkeypatch.setattr(CausalLM, "generate", lambda *asked, **keywords: answers)
+    answers = [WrittenAnswer('{"PER": ["anna", "carla"]}', cut=False), WrittenAnswer("nothing", cut=False)]
+    monkeypatch.setattr(CausalLM, "write", lambda *asked, **keywords: answers)
     run = extractor.evaluate(GOLD, output_dir=tmp_path / "llm")
     assert [prediction.predicted for prediction in run.predictions] == [(Span(0, 4, "PER"),), ()]
     assert run.data["outcomes"] == {"ungrounded": 1, "refused": 1}
@@ -349,10 +513,43 @@ def test_an_evaluation_is_a_run_that_compares_with_a_tagger(
     assert said in comparison.notes
 
 
+NAMES = [Example(str(n), name, (Span(0, len(name), "PER"),)) for n, name in enumerate(["Anna", "Bert", "", "Carla"])]
+
+
+def test_an_evaluation_that_was_stopped_is_gone_on_with(tmp_path: Path) -> None:
+    at_once = LLMNERExtractor(Scripted(), ["PER"]).evaluate(NAMES, output_dir=tmp_path / "at-once")
+    with pytest.raises(EngineError, match="What is finished stays in .*unfinished"):
+        LLMNERExtractor(Scripted(dies_at="Carla"), ["PER"]).evaluate(NAMES, output_dir=tmp_path / "run")
+    with pytest.raises(DataError, match=r"window was 200 and is now 100.*delete"):
+        LLMNERExtractor(Scripted(), ["PER"], window=100).evaluate(NAMES, output_dir=tmp_path / "run")
+    engine = Scripted()
+    run = LLMNERExtractor(engine, ["PER"]).evaluate(NAMES, output_dir=tmp_path / "run")
+    assert [question.text for question in engine.questions] == ["Carla"]
+    assert (run.predictions, run.data, run.training) == (at_once.predictions, at_once.data, at_once.training)
+    assert {"predict_seconds", "predictions_per_second"} == set(at_once.cost) - set(run.cost)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at-once", "run"]
+
+
+def test_a_calibration_that_was_stopped_is_gone_on_with(tmp_path: Path) -> None:
+    examples = unsure_examples()[:60]
+    extractor = LLMNERExtractor(Unsure(), ["PER"])
+    # Already calibrated, so that scores that are written down could be probabilities.
+    expected = extractor.calibrate(examples)
+    extractor.engine = Unsure(dies_at="Konstantin40")
+    with pytest.raises(EngineError, match="What is finished stays"):
+        extractor.calibrate(examples, output_dir=tmp_path / "validation")
+    extractor.engine = Unsure()
+    assert extractor.calibrate(examples, output_dir=tmp_path / "validation") == expected
+    assert len(extractor.engine.questions) == 20
+
+
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_asked(
     extractor: LLMNERExtractor, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="Example '7' has no gold spans"):
         extractor.evaluate([Example("7", "anna", "PER")], output_dir=tmp_path / "llm")
+    with pytest.raises(DataError, match="no examples to evaluate on"):
+        extractor.evaluate([], output_dir=tmp_path / "llm")
+    assert list(tmp_path.glob("llm*")) == []
     with pytest.raises(InvalidSettingError, match="exists already"):
         extractor.evaluate(GOLD, output_dir=tmp_path)

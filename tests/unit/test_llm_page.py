@@ -79,6 +79,22 @@ def test_rows_of_a_file_are_shown_like_documents(tmp_path: Path) -> None:
     assert page_of(tmp_path, row) == page_of(tmp_path, document(spans=SPANS[:1]))
 
 
+def test_doubtful_entities_are_marked_as_such_and_counted_apart(tmp_path: Path) -> None:
+    page = page_of(tmp_path, document(spans=SPANS[:1], doubtful=SPANS[3:]))
+    assert '<mark class="type-1 line-0 doubtful" title="LOC, doubtful, probability 0.750, characters 35 to 47">' in page
+    assert ">Minas Gerais<b>LOC? <i>0.75</i></b></mark>." in page
+    assert ">Antonio Kandir<b>PER <i>0.99</i></b></mark> visited" in page
+    assert "1 documents · 1 entities · 1 doubtful" in page
+    assert '<mark class="doubtful">doubtful?</mark> 1</li>' in page
+    rows = [
+        [{"start": s.start, "end": s.end, "label": s.label, "text": "", "score": s.score} for s in spans]
+        for spans in (SPANS[:1], SPANS[3:])
+    ]
+    row = {"id": 1, "text": TEXT, "spans": rows[0], "outcome": "ok", "ungrounded": [], "doubtful": rows[1]}
+    assert page_of(tmp_path, row) == page
+    assert "doubtful?" not in page_of(tmp_path, document(spans=SPANS[:1]))
+
+
 def test_what_was_set_aside_and_what_went_wrong_is_said(tmp_path: Path) -> None:
     ungrounded = tuple(("PER", f"nobody {n}") for n in range(60))
     page = page_of(

@@ -96,6 +96,21 @@ def test_a_template_of_ones_own_is_filled_in_once() -> None:
     assert asked(Prompt("<{text}>", ["PER"]), "anna") == "<anna>"
 
 
+def test_prompts_with_other_examples_have_other_settings() -> None:
+    def settings(examples: tuple[Example, ...], style: str = "few-shot", **chosen: Any) -> dict[str, object]:
+        return Prompt(style, LABELS, examples=examples, **chosen).settings()
+
+    assert settings(POOL) == settings(POOL)
+    assert settings(POOL) != settings(POOL[:4])
+    relabelled = (Example("0", "anna met bert", (Span(0, 4, "LOC"),)), *POOL[1:])
+    assert settings(POOL) != settings(relabelled)
+    fixed = {"choice": "fixed", "shots": 1}
+    assert settings(POOL, **fixed) != settings(relabelled, **fixed)
+    assert settings(POOL, "basic") == settings(relabelled, "basic"), "no example is shown"
+    again = Prompt.from_json(json.loads(json.dumps(Prompt("few-shot", LABELS, examples=POOL, **fixed).to_json())))
+    assert again.settings() == settings(POOL, **fixed)
+
+
 def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(InvalidSettingError, match=r"has no \{text\}"):
         Prompt("Find {types}.", ["PER"])
@@ -189,6 +204,9 @@ def test_training_and_asking_see_the_same_tokens(tuned: Any, style: str, monkeyp
         return ids
 
     monkeypatch.setattr(model, "generate", noting)
+    # Three worked examples are more than the tiny model says it reads at once.
+    monkeypatch.setattr(model.config, "max_position_embeddings", 1024)
+    monkeypatch.setattr(tokenizer, "model_max_length", 1024)
     predictor = lightft.inference.Predictor(model, tokenizer, head, 10_000)
     extractor = LLMNERExtractor(
         predictor, LABELS, prompt=style, examples=POOL, decoding="free", max_new_tokens=1, window=1000

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightft.errors import EngineError, InvalidSettingError, MissingExtraError
-from lightft.llm_ner import Answer, Question
+from lightft.llm_ner import FORMATS, Answer, Question
 from lightft.llm_ner.engines.chat_response import error_message, read_answer
-from lightft.records import Message
+from lightft.records import Message, Span
 from tests.chat_server import Asked, ChatServer, Reply, refusing, saying
 
 pytest.importorskip("openai")
@@ -75,9 +75,21 @@ def test_a_request_holds_the_conversation_and_asks_for_the_likeliest_words() -> 
         "model": "tiny",
         "messages": [{"role": "system", "content": "You find names."}, {"role": "user", "content": "a" * 10}],
         "temperature": 0,
-        "max_tokens": 64 + 15,
+        "max_tokens": 64 + 15 + len("[](PER)") // 2,
         "logprobs": True,
     }
+
+
+@pytest.mark.parametrize("format", ["brackets", "xml", "categories", "objects"])
+def test_the_limit_is_enough_for_an_answer_in_which_every_word_is_an_entity(format: str) -> None:
+    names = [f"Name{number}" for number in range(48)]
+    text, labels = " ".join(names), ["PER", "ORGANIZATION"]
+    spans = [Span(text.index(name), text.index(name) + len(name), "ORGANIZATION") for name in names]
+    with ChatServer(echo) as server:
+        list(OpenAIServer(server.base_url, "tiny").answers([question(text)], labels=labels, format=format))
+    # A piece of each run of letters, each digit and each run of signs: more than most tokenizers need.
+    pieces = re.findall(r"[a-zA-Z]{1,4}|\d| ?[^\w\s]{1,3}|\s", FORMATS[format].write(text, spans)[0])
+    assert server.asked[0].body["max_tokens"] > len(pieces)
 
 
 def test_options_add_change_and_leave_out_fields() -> None:
@@ -381,7 +393,7 @@ def test_an_answer_without_text_is_an_empty_answer_and_a_cut_one_is_passed_on() 
     replies = [saying(None), saying(""), saying("[Anna](PE", finish_reason="length")]
     with ChatServer(lambda asked: replies[int(asked.question[-1])]) as server:
         answers = ask(OpenAIServer(server.base_url, "tiny"), numbered(3))
-    assert answers == [Answer(""), Answer(""), Answer("[Anna](PE")]
+    assert answers == [Answer(""), Answer(""), Answer("[Anna](PE", cut=True)]
 
 
 def logprobs(*tokens: tuple[str | list[int], float]) -> dict[str, Any]:

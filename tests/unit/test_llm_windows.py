@@ -198,6 +198,28 @@ def test_a_bad_window_never_loses_the_others() -> None:
     assert document.error == "timed out (1 of 3 windows)"
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        # Two windows that overlap may tell of the same mention; the third of three shows nothing that the first shows.
+        (["a", "a", ""], "a"),
+        (["a", "a", "a"], "aa"),
+        (["a", "", "a"], "aa"),
+        (["aa", "a", ""], "aa"),
+        (["a", "aab", "b"], "aab"),
+        (["ab", "ba", "ab"], "abab"),
+    ],
+)
+def test_a_mention_set_aside_in_the_overlap_is_listed_once(told: list[str], expected: str) -> None:
+    def saying(mentions: str) -> Document:
+        return Document("x" * 20, (), tuple(("PER", mention) for mention in mentions), "ungrounded", ("answer",))
+
+    documents = [saying(mentions) for mentions in told]
+    overlapping, apart = [(0, 20), (10, 30), (20, 40)], [(0, 20), (20, 40), (40, 60)]
+    assert merged("x" * 40, overlapping, documents).ungrounded == tuple(("PER", mention) for mention in expected)
+    assert "".join(mention for _, mention in merged("x" * 60, apart, documents).ungrounded) == "".join(told)
+
+
 def replace_ungrounded(document: Document) -> Document:
     return Document(document.text, document.spans, (("PER", "nobody"),), document.outcome, document.answers)
 

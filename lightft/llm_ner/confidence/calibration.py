@@ -39,6 +39,7 @@ class CalibrationQuality:
         error_before: expected calibration error of the scores, in the 15 bins of the metric ``calibration_error``. With
             few entities it is above 0 for perfect probabilities, too.
         error_after: the same of the calibrated probabilities.
+        unscored: predicted entities without a score, which are left out of all numbers.
     """
 
     entities: int
@@ -50,6 +51,7 @@ class CalibrationQuality:
     brier_change_high: float
     error_before: float
     error_after: float
+    unscored: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,22 @@ class Calibration:
         model was trained on.
 
         Args:
-            predictions: one per document; every predicted span has a score.
+            predictions: one per document; predicted spans without a score are left out and counted.
 
         Raises:
-            DataError: a span has no score or one outside [0, 1], a document has no gold spans, or fewer than two documents
-                have predicted entities.
+            DataError: no predicted span has a score, one has a score outside [0, 1], a document has no gold spans, or fewer
+                than two documents have predicted entities with a score.
         """
-        entities, gold = _entities_of(predictions)
+        entities, gold, unscored = _entities_of(predictions)
+        if unscored and not len(entities.score):
+            raise DataError(
+                f"None of the {unscored} predicted entities has a score. Extract with an engine that tells the "
+                "probabilities of its tokens."
+            )
         if np.unique(entities.document).size < 2:
             raise DataError(
-                f"Of {len(predictions)} documents {np.unique(entities.document).size} have predicted entities; "
-                "calibration needs at least 2, and some hundred to be of use. Give it more validation data."
+                f"Of {len(predictions)} documents {np.unique(entities.document).size} have predicted entities with a "
+                "score; calibration needs at least 2, and some hundred to be of use. Give it more validation data."
             )
         fitted = _fit(entities)
         return cls(
@@ -139,7 +146,7 @@ class Calibration:
             entities=len(entities.score),
             gold=gold,
             steps=_steps(entities),
-            quality=_quality(entities),
+            quality=_quality(entities, unscored),
         )
 
     def probability(self, span: Span) -> float:
@@ -148,8 +155,17 @@ class Calibration:
         Raises:
             DataError: the span has no score, or one outside [0, 1].
         """
+        return self.probabilities([span])[0]
+
+    def probabilities(self, spans: Sequence[Span]) -> list[float]:
+        """Return the probability of each entity, as ``probability`` does for one.
+
+        Raises:
+            DataError: a span has no score, or one outside [0, 1].
+        """
         fitted = _Map(self.of_score, self.of_complement, self.intercept, self.offsets, self.entities)
-        return float(fitted(np.array([_score_of(span)]), [span.label])[0])
+        scores = np.array([_score_of(span) for span in spans], float)
+        return [float(value) for value in fitted(scores, [span.label for span in spans])]
 
     def threshold_for(self, precision: float, confidence: float = 0.95) -> Threshold:
         """Return the lowest threshold on the raw score at which the precision is at least the target.
@@ -237,18 +253,21 @@ class _Entities(NamedTuple):
         return _Entities(self.score[chosen], self.right[chosen], self.document[chosen], self.label[chosen])
 
 
-def _entities_of(predictions: Sequence[Prediction]) -> tuple[_Entities, int]:
+def _entities_of(predictions: Sequence[Prediction]) -> tuple[_Entities, int, int]:
+    """Return the predicted entities that have a score, how many gold ones there are, and how many have no score."""
     rows: list[tuple[float, bool, int, str]] = []
-    gold_count = 0
+    gold_count = unscored_count = 0
     for number, prediction in enumerate(predictions):
         gold, predicted = gold_and_predicted_spans(prediction, "calibration")
         gold_count += len(gold)
-        rows += [(_score_of(span, prediction.id), span in gold, number, span.label) for span in sorted(predicted)]
+        scored = sorted(span for span in predicted if span.score is not None)
+        unscored_count += len(predicted) - len(scored)
+        rows += [(_score_of(span, prediction.id), span in gold, number, span.label) for span in scored]
     scores, rights, documents, labels = zip(*rows, strict=True) if rows else ((), (), (), ())
     entities = _Entities(
         np.array(scores, float), np.array(rights, bool), np.array(documents, np.int64), np.array(labels, np.str_)
     )
-    return entities, gold_count
+    return entities, gold_count, unscored_count
 
 
 # Probabilities of 32 bits, and scores that were written with six digits, tell no more than this from 0 and 1.
@@ -318,7 +337,7 @@ def _fit(entities: _Entities) -> _Map:
 _FOLDS = 10
 
 
-def _quality(entities: _Entities) -> CalibrationQuality:
+def _quality(entities: _Entities, unscored: int) -> CalibrationQuality:
     """Cross-fit: every document's probabilities come from a map that was fitted on the other folds."""
     documents, number = np.unique(entities.document, return_inverse=True)
     folds = min(_FOLDS, len(documents))
@@ -345,6 +364,7 @@ def _quality(entities: _Entities) -> CalibrationQuality:
         brier_change_high=change.interval.high,
         error_before=_calibration_error(entities.score, entities.right),
         error_after=_calibration_error(probability, entities.right),
+        unscored=unscored,
     )
 
 

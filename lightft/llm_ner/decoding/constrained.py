@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice, takewhile
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from lightft.errors import DataError, InvalidSettingError
 from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, State
 from lightft.llm_ner.decoding.drafting import Drafter, EntityGuesses
+from lightft.llm_ner.decoding.prefixes import common_prefix
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.records import Span
 
@@ -73,7 +74,7 @@ class ConstrainedDecoder:
     that earlier answers lead to expect is a draft, of which as much is accepted as the model would have written
     (speculative decoding without a second model; Leviathan et al. 2023, arXiv 2211.17192). So the number of passes
     follows the number of surprises. Several texts share a pass as one packed sequence, in which a mask keeps them apart
-    and no padding is computed; the next text enters when one is done. What the prompts begin with is computed once. Where
+    and no padding is computed; the next text enters when one is done. What prompts begin with is computed once. Where
     two tokens are equally likely up to rounding, the number of tokens per pass may decide between them.
 
     Args:
@@ -175,7 +176,7 @@ class _Row:
         self.passes = 0
         self.error = error
         self.done = bool(error)
-        self.shares = False
+        self.shared = 0
         self.tokens: list[int] = []
         self.log_probabilities: list[float] = []
         self._draft: list[int] = []
@@ -287,28 +288,25 @@ class _Batch:
 
     def share(self, prompts: Sequence[Sequence[int]]) -> None:
         """Compute what the prompts begin with."""
-        self._shared = _common_prefix(prompts)
+        # What a single prompt begins with would have nobody to share it.
+        self._shared = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else []
         if self._shared:
-            self._packed.forward([_Chunk(_EVERYONE, 0, self._shared, (), shares=True)])
+            self._packed.forward([_Chunk(_EVERYONE, 0, self._shared, (), shared=0)])
 
     def enter(self, rows: Iterable[_Row]) -> None:
-        """Give each row a free place."""
+        """Give each row a free place; it need not compute what it begins with as the shared tokens do."""
         free = (place for place in count() if place not in self.active)
         for place, row in zip(free, list(rows), strict=False):
             self.active[place] = row
-            if self._shared and row.pending[: len(self._shared)] == self._shared:
-                row.shares = True
-                row.pending = row.pending[len(self._shared) :]
-                row.cached = len(self._shared)
+            row.shared = row.cached = len(common_prefix([self._shared, row.pending[:-1]]))
+            row.pending = row.pending[row.shared :]
 
     def step(self) -> None:
         """Take all rows through the model once; those that are done leave."""
         allowed = {place: self._plan(row) for place, row in self.active.items()}
         going = {place: row for place, row in self.active.items() if not row.done}
         if going:
-            chunks = [
-                _Chunk(place, row.cached, row.coming, allowed[place], shares=row.shares) for place, row in going.items()
-            ]
+            chunks = [_Chunk(place, row.cached, row.coming, allowed[place], row.shared) for place, row in going.items()]
             for (place, row), values in zip(going.items(), self._packed.forward(chunks), strict=True):
                 row.accept(allowed[place], values)
         self._packed.keep({place: 0 if row.done else row.cached for place, row in self.active.items()})
@@ -329,14 +327,14 @@ class _Batch:
 class _Chunk:
     """Tokens of one row for one pass; ``allowed`` holds the choices after the last ``len(allowed)`` of them.
 
-    A row that ``shares`` sees what was computed for everyone.
+    The row sees the first ``shared`` tokens of what was computed for everyone.
     """
 
     owner: int
     position: int
     ids: Sequence[int]
     allowed: Sequence[list[int]]
-    shares: bool
+    shared: int
 
 
 _EVERYONE = -1
@@ -359,19 +357,19 @@ class _PackedModel:
         ids = self._tensor([token for chunk in chunks for token in chunk.ids])
         owners = self._tensor([chunk.owner for chunk in chunks for _ in chunk.ids])
         positions = self._tensor([chunk.position + place for chunk in chunks for place in range(len(chunk.ids))])
-        shares = torch.tensor([chunk.shares for chunk in chunks for _ in chunk.ids], device=self._device)
+        shared = self._tensor([chunk.shared for chunk in chunks for _ in chunk.ids])
         self._owners = torch.cat([self._owners, owners])
         self._positions = torch.cat([self._positions, positions])
         inputs: dict[str, Any] = {
             "input_ids": ids[None],
             "position_ids": positions[None],
-            "attention_mask": self._mask(owners, positions, shares),
+            "attention_mask": self._mask(owners, positions, shared),
             "past_key_values": self._cache,
             "use_cache": True,
         }
         allowed = [choices for chunk in chunks for choices in chunk.allowed]
         if not allowed:
-            self._model(**inputs, logits_to_keep=self._tensor([len(ids) - 1]))
+            self._model(**inputs, logits_to_keep=self._tensor([]))
             return [[] for _ in chunks]
         values = self._values(inputs, self._tensor(list(_places_of_choices(chunks))), allowed)
         parts = iter(np.split(values, np.cumsum([len(choices) for choices in allowed])[:-1]))
@@ -388,9 +386,10 @@ class _PackedModel:
         for layer in self._cache.layers:
             layer.keys, layer.values = layer.keys.index_select(-2, kept), layer.values.index_select(-2, kept)
 
-    def _mask(self, owners: Tensor, positions: Tensor, shares: Tensor) -> Tensor:
-        """Return what is added to attention scores, (1, 1, tokens, slots): a row sees the shared prefix and its own past."""
-        seen = ((self._owners == _EVERYONE) & shares[:, None]) | (self._owners == owners[:, None])
+    def _mask(self, owners: Tensor, positions: Tensor, shared: Tensor) -> Tensor:
+        """Return what is added to attention scores, (1, 1, tokens, slots): a row sees what it shares and its own past."""
+        begins_alike = (self._owners == _EVERYONE) & (self._positions < shared[:, None])
+        seen = begins_alike | (self._owners == owners[:, None])
         seen &= self._positions <= positions[:, None]
         dtype = self._model.dtype
         mask = torch.zeros(seen.shape, dtype=dtype, device=self._device)
@@ -404,7 +403,7 @@ class _PackedModel:
             logits = self._model(**inputs, logits_to_keep=places).logits[0]
             values = logits[choice_of, tokens]
         else:
-            output = self._model(**inputs, logits_to_keep=1, output_hidden_states=True)
+            output = self._model(**inputs, logits_to_keep=self._tensor([]), output_hidden_states=True)
             values = (output.hidden_states[-1][0, places[choice_of]] * self._output[tokens]).sum(-1)
         return np.asarray(values.double().cpu().numpy())
 
@@ -433,14 +432,6 @@ def _places_of_choices(chunks: Sequence[_Chunk]) -> Iterator[int]:
     for chunk in chunks:
         end += len(chunk.ids)
         yield from range(end - len(chunk.allowed), end)
-
-
-def _common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Return what all prompts begin with, less what each needs to have a token of its own; nothing for one prompt."""
-    if len(prompts) < 2:
-        return []
-    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
 def _probability(score: EntityScore) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lightft.errors import InvalidSettingError
+from lightft.llm_ner.decoding.prefixes import common_prefix
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.llm_ner.decoding.words import are_in_one_word
 
-__all__ = ["WRITERS", "Mentions", "Segment", "Writer", "check_labels"]
+__all__ = ["WRITERS", "Mentions", "Segment", "Writer", "check_labels", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class Segment:
         endings: how it may end.
         mention: a terminal for the mention that it begins with, whose opening quote stands in the segment before; empty
             if there is none.
+        text: that the mention is taken from, in JSON escapes.
     """
 
     endings: Sequence[str]
     mention: str = ""
+    text: str = ""
 
     def grammar(self) -> str:
         """Return the grammar of the segment, in llguidance's form of Lark."""
@@ -43,6 +47,27 @@ class Segment:
         mention, end = json.JSONDecoder().raw_decode(f'"{written}')
         return mention, written[end - 2 :]
 
+    def likely(self, written: bytes) -> bytes:
+        """Return what is likely to follow the beginning of a segment, up to where there is a choice; perhaps nothing."""
+        if self.mention:
+            begun, written = _split(written)
+            if not written:
+                return self._rest_of_word(begun)
+        rests = [ending.encode()[len(written) :] for ending in self.endings if ending.encode().startswith(written)]
+        common = bytes(common_prefix(rests))
+        # Signs before a choice are often written by one token with those after it.
+        return common if len(rests) == 1 else common.rstrip(b'"}], {[')
+
+    def _rest_of_word(self, begun: bytes) -> bytes:
+        """Return the rest of the word in which a mention stands, by the first place of the text that goes on so."""
+        place = re.search(rf"(?<!\w){re.escape(begun.decode(errors='ignore'))}", self.text) if begun else None
+        if place is None:
+            return b""
+        end = place.end()
+        while end < len(self.text) and are_in_one_word(self.text[end - 1], self.text[end]):
+            end += 1
+        return self.text[place.end() : end].encode()
+
 
 class Mentions:
     """The mentions that a text has: runs of its words, and of what stands between them.
@@ -50,13 +75,15 @@ class Mentions:
     Attributes:
         words: how many words and signs there are. Each alone is a mention, so that of ``words`` mentions, of any length,
             at least one is left while fewer are given.
+        escaped_text: the text as it stands between the quotes of JSON.
     """
 
     def __init__(self, text: str, vocabulary: TokenBytes) -> None:
         self._text = text
+        self.escaped_text = _escaped(text)
         missing = set(vocabulary.missing_from(_escaped("".join(c for c in text if not _is_half(c)))))
         self._runs: list[list[str]] = [[]]
-        for word in _words(text):
+        for word in words_of(text):
             if any(_is_half(c) for c in word) or missing & set(_escaped(word)):
                 self._runs.append([])
             else:
@@ -119,7 +146,7 @@ class _Categories:
         if self._given.total() + 1 < self._mentions.words:
             self._next['", "'] = None
         exhausted = [mention for mention, times in self._given.items() if times == self._mentions.count(mention)]
-        return Segment(list(self._next), self._mentions.terminal(exhausted))
+        return Segment(list(self._next), self._mentions.terminal(exhausted), self._mentions.escaped_text)
 
     def take(self, mention: str, ending: str) -> bool:
         if mention:
@@ -151,7 +178,7 @@ class _Objects:
         if not self._mention:
             self._next = {'", "type": "': ("", True)}
             exhausted = [mention for mention in {m for m, _ in self._given} if not self._open_labels(mention)]
-            return Segment(list(self._next), self._mentions.terminal(exhausted))
+            return Segment(list(self._next), self._mentions.terminal(exhausted), self._mentions.escaped_text)
         labels = self._open_labels(self._mention)
         self._next = {f'{_escaped(label)}"}}]': (label, False) for label in labels}
         if self._given.total() + 1 < self._mentions.words * len(self._labels):
@@ -195,7 +222,18 @@ def check_labels(labels: Sequence[str], vocabulary: TokenBytes) -> None:
 _NOTHING_FORCED = '%llguidance {"no_forcing": true}\n'
 
 
-def _words(text: str) -> Iterator[str]:
+def _split(written: bytes) -> tuple[bytes, bytes]:
+    """Return the mention that a segment begins with, and what follows from its closing quote on."""
+    quote = _QUOTE.search(written)
+    end = len(written) if quote is None else quote.end() - 1
+    return written[:end], written[end:]
+
+
+# Not one that a backslash before it escapes.
+_QUOTE = re.compile(rb'\A(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def words_of(text: str) -> Iterator[str]:
     """Yield words, and single characters between them, each with the combining marks behind it: together the text."""
     begin = 0
     letter = ""

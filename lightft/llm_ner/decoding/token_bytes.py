@@ -37,7 +37,7 @@ class TokenBytes:
         self.end_token: int = tokenizer.eos_token_id
         self._tokenizer = tokenizer
         written = _written_by_token(tokenizer)
-        if not {bytes((byte,)) for byte in range(256)} <= set(written.values()):
+        if not _CONTINUING_BYTES.issubset(written.values()):
             # Half a character could then be left without its other half.
             written = {token: piece for token, piece in written.items() if _is_text(piece)}
         self._by_id = written
@@ -87,6 +87,8 @@ class TokenBytes:
         return b" " if written == b" " + sample.encode() else b""
 
 
+# What all characters of several bytes go on with, in UTF-8. Of other bytes, vocabularies leave out those they never saw.
+_CONTINUING_BYTES = {bytes((byte,)) for byte in range(0x80, 0xC0)}
 _BYTES_BY_LETTER = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 

@@ -29,7 +29,8 @@ def read_answer(body: bytes) -> Answer:
     if content is not None and not isinstance(content, str):
         return Answer("", error=f"The server's message is {type(content).__name__}, not text.")
     text = writable(content or "")
-    return Answer(text, pieces=_pieces_of(text, _tokens(choice.get("logprobs"))))
+    pieces = _pieces_of(text, _tokens(choice.get("logprobs")))
+    return Answer(text, pieces=pieces, cut=choice.get("finish_reason") == "length")
 
 
 def error_message(body: bytes) -> str:

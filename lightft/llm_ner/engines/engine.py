@@ -34,12 +34,14 @@ class Answer:
             else; None where the answer is to be read.
         pieces: each token of the answer as text, with its natural log-probability; empty where the engine does not tell.
         error: why there is no answer; empty where there is one.
+        cut: whether the model wrote on to its limit, so that the answer may lack its end, however whole it looks.
     """
 
     text: str
     spans: tuple[Span, ...] | None = None
     pieces: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    cut: bool = False
 
 
 class Engine(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightft.errors import InvalidSettingError, suggest
 from lightft.inference import Predictor
 from lightft.llm_ner.decoding import ConstrainedDecoder, GuidedDecoder, TokenBytes
 from lightft.llm_ner.engines.engine import Answer, Question
+from lightft.llm_ner.engines.longest_answer import longest_answer
 from lightft.models import count_parameters
 from lightft.records import Example
 from lightft.tasks import CausalLM
@@ -38,14 +40,16 @@ class InProcess:
         decoding: ``"constrained"``: of all tokens only those that lead to a proper answer compete, so that every answer
             can be read and says nothing that is not in the text. ``"free"``: the model writes what it likes, which is
             then read.
-        max_new_tokens: of a free answer or one in a dictionary format; None for what the text needs: a power of two that
-            is at least 32 more than twice the tokens of the text.
+        max_new_tokens: of a free answer or one in a dictionary format; None for what the text needs: room for an answer in
+            which every word is an entity, and 32 tokens more, as a power of two. It is never more than what the model reads
+            at once leaves behind the prompt.
         rows: texts that go through the model together, where answers are constrained.
         known: examples with spans, such as those the model was trained on: with them in mind, fewer passes lead to the same
             answers in the inline formats.
 
     Raises:
-        InvalidSettingError: the model is no causal language model, or there is no such decoding.
+        InvalidSettingError: the model is no causal language model, there is no such decoding, or an answer could have no
+            token.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class InProcess:
     ) -> None:
         if decoding not in DECODINGS:
             raise InvalidSettingError(f"No decoding named {decoding!r}. {suggest(decoding, DECODINGS)}")
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise InvalidSettingError(f"max_new_tokens={max_new_tokens}, but it is at least 1.")
         if not isinstance(predictor.head, CausalLM):
             raise InvalidSettingError(
                 f"LLMNERExtractor needs a causal language model; this one is for {predictor.head.name}. "
@@ -98,12 +104,12 @@ class InProcess:
             MissingExtraError: the format is constrained by a package that is not installed.
         """
         if self.decoding == "free":
-            for chunk in _chunks(questions):
-                yield from self._free(chunk)
+            yield from self._in_chunks(questions, labels, format, self._free)
         elif format in _INLINE:
             yield from self._inline(questions, labels, format)
         elif format in _GUIDED:
-            yield from self._guided(questions, labels, format)
+            decoder = GuidedDecoder(self.predictor.model, self._vocabulary, labels, format=format, rows=self.rows)
+            yield from self._in_chunks(questions, labels, format, partial(_guided, decoder))
         else:
             raise InvalidSettingError(
                 f"There is no grammar for the format {format!r}, only for {', '.join([*_INLINE, *_GUIDED])}. "
@@ -116,31 +122,35 @@ class InProcess:
         for answer in decoder.answers(asked):
             yield Answer(answer.text, None if answer.error else answer.spans, error=answer.error)
 
-    def _guided(self, questions: Iterable[Question], labels: Sequence[str], format: str) -> Iterator[Answer]:
-        decoder = GuidedDecoder(self.predictor.model, self._vocabulary, labels, format=format, rows=self.rows)
+    def _in_chunks(
+        self,
+        questions: Iterable[Question],
+        labels: Sequence[str],
+        format: str,
+        written: Callable[[Sequence[_Asked]], Iterable[Answer]],
+    ) -> Iterator[Answer]:
+        """Yield what is written about those questions that the model can read; the others fail alone."""
         for chunk in _chunks(questions):
-            written = decoder.answers(
-                [self._prompt(question) for question in chunk],
-                [question.text for question in chunk],
-                max_new_tokens=[self._longest_answer(question.text) for question in chunk],
-            )
-            yield from (Answer(answer.text, pieces=answer.pieces) for answer in written)
+            asked = [self._asked(question, labels, format) for question in chunk]
+            answers = iter(written([one for one in asked if one.limit > 0]))
+            for one in asked:
+                yield next(answers) if one.limit > 0 else Answer("", error=self._too_long(one))
 
-    def _free(self, questions: Sequence[Question]) -> list[Answer]:
+    def _free(self, asked: Sequence[_Asked]) -> list[Answer]:
         # Texts with the same limit are asked together, so that an answer does not depend on its neighbours.
         by_limit: dict[int, list[int]] = defaultdict(list)
-        for place, question in enumerate(questions):
-            by_limit[self._longest_answer(question.text)].append(place)
-        answers = [Answer("")] * len(questions)
+        for place, one in enumerate(asked):
+            by_limit[one.limit].append(place)
+        answers = [Answer("")] * len(asked)
         for limit, places in by_limit.items():
-            written = self._head.generate(
+            written = self._head.write(
                 self.predictor.model,
                 self.predictor.tokenizer,
-                [questions[place].messages for place in places],
+                [asked[place].question.messages for place in places],
                 max_new_tokens=limit,
             )
-            for place, text in zip(places, written, strict=True):
-                answers[place] = Answer(text)
+            for place, answer in zip(places, written, strict=True):
+                answers[place] = Answer(answer.text, cut=answer.cut)
         return answers
 
     def _decoder(self, labels: tuple[str, ...], style: str) -> ConstrainedDecoder:
@@ -152,8 +162,7 @@ class InProcess:
                 labels,
                 style=style,
                 rows=self.rows,
-                # What the model can read, however short the rows it was trained on.
-                max_length=max_input_length(self.predictor.model, self.predictor.tokenizer),
+                max_length=self._max_length,
                 known=((one.text, one.target) for one in self.known if isinstance(one.target, tuple)),
             )
         return self._decoders[labels, style]
@@ -162,14 +171,52 @@ class InProcess:
     def _vocabulary(self) -> TokenBytes:
         return TokenBytes(self.predictor.tokenizer)
 
+    @cached_property
+    def _max_length(self) -> int:
+        """How many tokens the model can read at once, however short the rows it was trained on."""
+        return max_input_length(self.predictor.model, self.predictor.tokenizer)
+
     def _prompt(self, question: Question) -> list[int]:
         return prompt_tokens(question.messages, self.predictor.tokenizer)
 
-    def _longest_answer(self, text: str) -> int:
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens
-        tokens = len(self.predictor.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return 1 << (2 * tokens + 31).bit_length()
+    def _asked(self, question: Question, labels: Sequence[str], format: str) -> _Asked:
+        prompt = self._prompt(question)
+        limit = self.max_new_tokens or self._limit(question.text, labels, format)
+        return _Asked(question, prompt, min(limit, self._max_length - len(prompt)))
+
+    def _limit(self, text: str, labels: Sequence[str], format: str) -> int:
+        """Return the tokens of the longest answer and some more, as a power of two, which many texts share."""
+        longest = longest_answer(text, labels, format, length=self._tokens)
+        return 1 << (self._tokens(longest) + 31).bit_length()
+
+    def _tokens(self, text: str) -> int:
+        return len(self.predictor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _too_long(self, asked: _Asked) -> str:
+        return (
+            f"The prompt has {len(asked.prompt)} tokens, and the model reads {self._max_length} at once, prompt and answer "
+            "together. Cut the text into smaller windows, or show fewer examples."
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question, its tokens, and how many the answer may have: none where the model cannot read as much."""
+
+    question: Question
+    prompt: list[int]
+    limit: int
+
+
+def _guided(decoder: GuidedDecoder, asked: Sequence[_Asked]) -> Iterator[Answer]:
+    written = decoder.answers(
+        [one.prompt for one in asked],
+        [one.question.text for one in asked],
+        max_new_tokens=[one.limit for one in asked],
+    )
+    for answer in written:
+        cut = not answer.finished and not answer.error
+        yield Answer(answer.text, pieces=answer.pieces, error=answer.error, cut=cut)
 
 
 def _chunks(questions: Iterable[Question]) -> Iterator[list[Question]]:

@@ -21,6 +21,7 @@ from lightft.extras import package_of_extra
 from lightft.llm_ner.engines.chat_response import error_message, read_answer, writable
 from lightft.llm_ner.engines.engine import Answer, Question
 from lightft.llm_ner.engines.event_loop import EventLoopThread
+from lightft.llm_ner.engines.longest_answer import longest_answer
 
 __all__ = ["OpenAIServer"]
 
@@ -45,7 +46,8 @@ class OpenAIServer:
         retries: of a request that failed: by no connection, in time, or with status 408, 409, 429 or 500 and above. The
             waits between them double from half a second to 8, less a random part, or are as long as the server asks.
         timeout: the longest time of one request, in seconds.
-        max_new_tokens: of an answer; None for 64 + 1.5 per character of the text, more than any format needs.
+        max_new_tokens: of an answer; None for 64, 1.5 per character of the text, and one for every two characters that an
+            answer adds in which every word is an entity.
         log_probabilities: ask for those of the tokens, for ``Answer.pieces``. A server that refuses is asked without.
         options: further fields of the request, such as ``{"seed": 1}``; None leaves a field out. The temperature is 0
             unless it stands here.
@@ -115,7 +117,8 @@ class OpenAIServer:
         unanswered: list[_Failure] = []
         has_answered = False
         asked_log_probabilities = self._asks_log_probabilities
-        with closing(self._outcomes(questions)) as outcomes:
+        requests = (self._request(question, labels, format) for question in questions)
+        with closing(self._outcomes(requests)) as outcomes:
             for outcome in outcomes:
                 if asked_log_probabilities and not self._asks_log_probabilities:
                     asked_log_probabilities = False
@@ -136,27 +139,27 @@ class OpenAIServer:
             raise EngineError(unanswered[-1].sentence)
         yield from _without_answer(unanswered)
 
-    def _outcomes(self, questions: Iterable[Question]) -> Generator[Answer | _Failure, None, None]:
+    def _outcomes(self, requests: Iterable[_Request]) -> Generator[Answer | _Failure, None, None]:
         client, slots = self._client(), asyncio.Semaphore(self.concurrency)
 
-        async def ask_in_turn(question: Question) -> Answer | _Failure:
+        async def ask_in_turn(request: _Request) -> Answer | _Failure:
             async with slots:
-                return await self._ask(client, question)
+                return await self._ask(client, request)
 
         waiting: deque[Future[Answer | _Failure]] = deque()
         with EventLoopThread(client.close) as background:
-            for question in questions:
-                waiting.append(background.start(ask_in_turn, question))
+            for request in requests:
+                waiting.append(background.start(ask_in_turn, request))
                 while waiting and (waiting[0].done() or len(waiting) == _QUESTIONS_AHEAD * self.concurrency):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    async def _ask(self, client: Any, question: Question) -> Answer | _Failure:
+    async def _ask(self, client: Any, request: _Request) -> Answer | _Failure:
         """Return what became of one question, with all its retries; never raises but when it is cancelled."""
         openai = openai_or_error()
         try:
-            return read_answer(await self._body(client, question))
+            return read_answer(await self._body(client, request))
         except openai.APIStatusError as error:
             return self._refusal(error.status_code, self._words(error_message(error.response.content)))
         except openai.APIConnectionError as error:
@@ -170,31 +173,31 @@ class OpenAIServer:
         except Exception as error:  # one bad question must not lose the others, whatever is wrong with it
             return Answer("", error=f"The server's answer cannot be read ({type(error).__name__}).")
 
-    async def _body(self, client: Any, question: Question) -> bytes:
+    async def _body(self, client: Any, request: _Request) -> bytes:
         openai = openai_or_error()
         if not self._asks_log_probabilities:
-            return await self._post(client, question)
+            return await self._post(client, request)
         try:
-            return await self._post(client, question, logprobs=True)
+            return await self._post(client, request, logprobs=True)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as refusal:
             if b"logprobs" not in refusal.response.content:
                 raise
-        body = await self._post(client, question)
+        body = await self._post(client, request)
         self._asks_log_probabilities = False
         return body
 
-    async def _post(self, client: Any, question: Question, **fields: Any) -> bytes:
-        fields = {"temperature": 0, "max_tokens": self._longest_answer(question.text), **fields, **self.options}
+    async def _post(self, client: Any, request: _Request, **fields: Any) -> bytes:
+        fields = {"temperature": 0, "max_tokens": request.max_tokens, **fields, **self.options}
         # The raw response: what the client makes of an answer without choices differs from version to version.
         response = await client.chat.completions.with_raw_response.create(
             model=self.model_name,
-            messages=[{"role": turn.role, "content": writable(turn.content)} for turn in question.messages],
+            messages=[{"role": turn.role, "content": writable(turn.content)} for turn in request.question.messages],
             extra_body={name: value for name, value in fields.items() if value is not None},
         )
         return bytes(response.http_response.content)
 
-    def _longest_answer(self, text: str) -> int:
-        return self.max_new_tokens or 64 + 3 * len(text) // 2
+    def _request(self, question: Question, labels: Sequence[str], format: str) -> _Request:
+        return _Request(question, self.max_new_tokens or _limit(question.text, labels, format))
 
     def _refusal(self, status: int, words: str) -> Answer | _Failure:
         said = f"(status {status}: {words})"
@@ -245,6 +248,20 @@ class OpenAIServer:
             timeout=limits,
             http_client=WholeRequestTimed(timeout=limits),
         )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A question, and how many tokens its answer may have."""
+
+    question: Question
+    max_tokens: int
+
+
+def _limit(text: str, labels: Sequence[str], format: str) -> int:
+    """Return more tokens than an answer needs; a token of quotes, brackets and types has two letters and more."""
+    added = len(longest_answer(text, labels, format)) - len(text)
+    return 64 + 3 * len(text) // 2 + max(0, added) // 2
 
 
 @dataclass(frozen=True)

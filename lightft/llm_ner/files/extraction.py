@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 
 from lightft.errors import DataError, EngineError
 from lightft.llm_ner.documents import Document
-from lightft.llm_ner.files.output_rows import append_row, claim_settings, drop_half_line, rows_of, size_of
+from lightft.llm_ner.files.output_rows import append_row, claim_settings, drop_half_line, rows_of, size_of, span_rows
 from lightft.llm_ner.files.page import write_page
 from lightft.llm_ner.files.sources import OUTPUT_FIELDS, SUFFIXES, SourceLine, read_source
 from lightft.llm_ner.formats import OUTCOMES
-from lightft.records import Span
 
 __all__ = ["FileResult", "TextExtractor", "extract_file"]
 
@@ -46,6 +45,7 @@ class FileResult:
         path: the file.
         documents: how many there are.
         spans: how many entities.
+        doubtful: how many entities are not sure enough for the precision that was asked for.
         ungrounded: how many mentions were set aside.
         outcomes: how many documents of each outcome, those of bad lines among the failed.
         kept: documents that were finished before.
@@ -56,6 +56,7 @@ class FileResult:
     path: Path
     documents: int = 0
     spans: int = 0
+    doubtful: int = 0
     ungrounded: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     kept: int = 0
@@ -67,6 +68,7 @@ class FileResult:
         facts = [
             f"{self.documents:,} documents{f' ({outcomes})' if outcomes else ''}",
             f"{self.spans:,} entities",
+            f"{self.doubtful:,} doubtful entities" if self.doubtful else "",
             f"{self.ungrounded:,} mentions set aside" if self.ungrounded else "",
             f"{self.kept:,} documents kept from before" if self.kept else "",
             f"{self.bad_lines:,} lines could not be read" if self.bad_lines else "",
@@ -133,6 +135,7 @@ def extract_file(
 class _Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     spans: int = 0
+    doubtful: int = 0
     ungrounded: int = 0
     kept: int = 0
     failed_before: int = 0
@@ -143,6 +146,7 @@ class _Tally:
         is_kept = step.before is not None
         self.outcomes[row["outcome"]] += 1
         self.spans += len(row["spans"])
+        self.doubtful += len(row.get("doubtful", ()))
         self.ungrounded += len(row["ungrounded"])
         self.bad_lines += bool(step.line.error)
         self.kept += is_kept and row["outcome"] != "failed"
@@ -153,6 +157,7 @@ class _Tally:
             path=path,
             documents=self.outcomes.total(),
             spans=self.spans,
+            doubtful=self.doubtful,
             ungrounded=self.ungrounded,
             outcomes={outcome: self.outcomes[outcome] for outcome in OUTCOMES if outcome in self.outcomes},
             kept=kept,
@@ -243,26 +248,13 @@ class _Job:
         document = Document(text, (), (), "failed", (), line.error) if line.error else next(documents)
         return {
             **line.fields,
-            "spans": _span_rows(text, document.spans),
+            "spans": span_rows(text, document.spans),
             "outcome": document.outcome,
             "ungrounded": [list(pair) for pair in document.ungrounded],
-            **({"doubtful": _span_rows(text, document.doubtful)} if document.doubtful else {}),
+            **({"doubtful": span_rows(text, document.doubtful)} if document.doubtful else {}),
             **({"error": document.error} if document.error else {}),
             "provenance": self.provenance,
         }
-
-
-def _span_rows(text: str, spans: Iterable[Span]) -> list[dict[str, Any]]:
-    return [
-        {
-            "start": span.start,
-            "end": span.end,
-            "label": span.label,
-            "text": text[span.start : span.end],
-            "score": None if span.score is None else round(span.score, 6),
-        }
-        for span in spans
-    ]
 
 
 def _check_paths(source: Path, out: Path) -> None:

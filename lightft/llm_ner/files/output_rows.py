@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from lightft.errors import DataError
+from lightft.llm_ner.digests import digest_of
+from lightft.records import Span
 
-__all__ = ["append_row", "claim_settings", "drop_half_line", "rows_of", "size_of"]
+__all__ = ["append_row", "claim_settings", "drop_half_line", "rows_of", "size_of", "span_rows", "spans_of_rows"]
 
 
 def claim_settings(settings: Mapping[str, Any], source: Path, out: Path) -> str:
     """Write the settings beside the output, or check them against those that stand there; return their digest."""
     settings = json.loads(json.dumps(settings))
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    digest = digest_of(settings)
     path = out.with_name(f"{out.name}.meta.json")
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     content: dict[str, Any] = {
@@ -80,6 +81,25 @@ def rows_of(path: Path, size: int) -> Iterator[dict[str, Any]]:
             size -= len(line)
             if size <= 0:
                 return
+
+
+def span_rows(text: str, spans: Iterable[Span]) -> list[dict[str, Any]]:
+    """Return spans as they stand in a row."""
+    return [
+        {
+            "start": span.start,
+            "end": span.end,
+            "label": span.label,
+            "text": text[span.start : span.end],
+            "score": None if span.score is None else round(span.score, 6),
+        }
+        for span in spans
+    ]
+
+
+def spans_of_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Span, ...]:
+    """Return the spans that ``span_rows`` wrote."""
+    return tuple(Span(row["start"], row["end"], row["label"], row["text"], row["score"]) for row in rows)
 
 
 def append_row(file: IO[bytes], row: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ from html import escape
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from lightft.llm_ner.documents import Document
+from lightft.llm_ner.files.output_rows import spans_of_rows
 from lightft.llm_ner.formats import OUTCOMES
 from lightft.records import Span
 from lightft.wording import printable, printable_letters
@@ -61,11 +62,22 @@ def write_page(
     return path
 
 
+class _Entity(NamedTuple):
+    span: Span
+    is_doubtful: bool
+
+    @property
+    def title(self) -> str:
+        doubt = ", doubtful" if self.is_doubtful else ""
+        scored = "" if self.span.score is None else f", probability {self.span.score:.3f}"
+        return f"{_words(self.span.label)}{doubt}{scored}, characters {self.span.start:,} to {self.span.end:,}"
+
+
 @dataclass(frozen=True)
 class _Shown:
     id: str
     text: str
-    spans: tuple[Span, ...]
+    entities: tuple[_Entity, ...]
     ungrounded: Sequence[tuple[str, str]]
     outcome: str
     error: str
@@ -73,21 +85,24 @@ class _Shown:
     @classmethod
     def of(cls, document: Document | Mapping[str, Any], number: int) -> _Shown:
         if isinstance(document, Document):
-            name, text, spans, error = str(number), document.text, document.spans, document.error
+            name, text, error = str(number), document.text, document.error
+            spans, doubtful = document.spans, document.doubtful
             ungrounded: Sequence[tuple[str, str]] = document.ungrounded
             outcome = document.outcome
         else:
             name, text, error = str(document["id"]), document["text"], document.get("error", "")
-            spans = tuple(Span(one["start"], one["end"], one["label"], score=one["score"]) for one in document["spans"])
+            spans, doubtful = spans_of_rows(document["spans"]), spans_of_rows(document.get("doubtful", ()))
             ungrounded = [(label, mention) for label, mention in document["ungrounded"]]
             outcome = document["outcome"]
-        ordered = sorted(spans, key=lambda span: (span.start, -span.end, span.label))
-        return cls(name, text, tuple(ordered), ungrounded, outcome, error)
+        entities = [_Entity(span, False) for span in spans] + [_Entity(span, True) for span in doubtful]
+        entities.sort(key=lambda one: (one.span.start, -one.span.end, one.span.label))
+        return cls(name, text, tuple(entities), ungrounded, outcome, error)
 
 
 @dataclass
 class _Counts:
     documents: int = 0
+    doubtful: int = 0
     types: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     numbers: dict[str, int] = field(default_factory=dict)
@@ -95,8 +110,9 @@ class _Counts:
     def add(self, document: _Shown) -> None:
         self.documents += 1
         self.outcomes[document.outcome] += 1
-        for span in document.spans:
-            self.types[span.label] += 1
+        for span, is_doubtful in document.entities:
+            self.doubtful += is_doubtful
+            self.types[span.label] += not is_doubtful
             self.numbers.setdefault(span.label, len(self.numbers))
 
     def style(self, label: str) -> str:
@@ -106,7 +122,8 @@ class _Counts:
 
 
 def _write_head(page: TextIO, title: str, counts: _Counts, most_documents: int) -> None:
-    entities = counts.types.total()
+    counted = [f"{counts.documents:,} documents", f"{counts.types.total():,} entities"]
+    counted += [f"{counts.doubtful:,} doubtful"] if counts.doubtful else []
     page.write(
         "<!DOCTYPE html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -115,13 +132,15 @@ def _write_head(page: TextIO, title: str, counts: _Counts, most_documents: int) 
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>{_words(title)}: entities</title>\n<style>\n{_shared_style()}\n{_STYLE}</style>\n</head>\n<body>\n"
-        f'<header>\n<p class="eyebrow">{counts.documents:,} documents · {entities:,} entities</p>\n'
+        f'<header>\n<p class="eyebrow">{" · ".join(counted)}</p>\n'
         f"<h1>{_words(title)}</h1>\n"
     )
     legend = [
         f'<li><mark class="{counts.style(label)}">{_words(label)}</mark> {count:,}</li>'
         for label, count in counts.types.most_common()
     ]
+    if counts.doubtful:
+        legend.append(f'<li><mark class="doubtful">doubtful?</mark> {counts.doubtful:,}</li>')
     page.write(f'<ul class="legend" aria-label="Types">\n{"".join(legend)}\n</ul>\n' if legend else "")
     outcomes = [f"{counts.outcomes[name]:,} {name}" for name in OUTCOMES if name in counts.outcomes]
     page.write(f'<p class="caption">Outcomes: {", ".join(outcomes) or "none"}.</p>\n')
@@ -136,21 +155,23 @@ def _write_head(page: TextIO, title: str, counts: _Counts, most_documents: int) 
 def _document(document: _Shown, counts: _Counts, most_letters: int) -> Iterator[str]:
     outcome = "" if document.outcome == "ok" else f' <b class="outcome">{_words(document.outcome)}</b>'
     yield f'<li>\n<p class="head"><span>{_words(document.id)}</span>{outcome}</p>\n'
-    spans, too_deep = _within_depth(document.spans)
+    entities, too_deep = _within_depth(document.entities)
     end = min(len(document.text), most_letters)
     # An entity that the end of what is shown lies in is shown whole.
-    end = max([end, *(span.end for span in spans if span.start < end)])
-    shown = [span for span in spans if span.end <= end]
+    end = max([end, *(span.end for span, _ in entities if span.start < end)])
+    shown = [one for one in entities if one.span.end <= end]
     if document.text:
         yield f'<div class="said" dir="auto">{"".join(_marked(document.text, end, shown, counts))}</div>\n'
     else:
         yield '<p class="missed">The text is empty.</p>\n'
     if end < len(document.text):
         yield (
-            f'<p class="missed">{len(document.text) - end:,} more characters with {len(spans) - len(shown):,} entities '
+            f'<p class="missed">{len(document.text) - end:,} more characters with {len(entities) - len(shown):,} entities '
             "are not shown.</p>\n"
         )
-    yield from _listed("Inside the entities above", [(s.label, document.text[s.start : s.end]) for s in too_deep])
+    yield from _listed(
+        "Inside the entities above", [(span.label, document.text[span.start : span.end]) for span, _ in too_deep]
+    )
     yield from _listed("Not in the text", document.ungrounded)
     if document.error:
         yield f'<p class="missed"><b class="outcome">error</b> {_words(document.error)}</p>\n'
@@ -164,53 +185,54 @@ def _listed(what: str, mentions: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f'<p class="missed">{what}: {shown}{more}.</p>\n'
 
 
-def _within_depth(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
-    """Return the spans that lie at most so deep in one another that a reader can tell them apart, and the others."""
-    drawn: list[Span] = []
-    too_deep: list[Span] = []
+def _within_depth(entities: Sequence[_Entity]) -> tuple[list[_Entity], list[_Entity]]:
+    """Return the entities that lie at most so deep in one another that a reader can tell them apart, and the others."""
+    drawn: list[_Entity] = []
+    too_deep: list[_Entity] = []
     around: list[Span] = []
-    for span in spans:
-        around = [outer for outer in around if outer.end > span.start]
+    for entity in entities:
+        around = [outer for outer in around if outer.end > entity.span.start]
         if len(around) < _DEEPEST:
-            around.append(span)
-            drawn.append(span)
+            around.append(entity.span)
+            drawn.append(entity)
         else:
-            too_deep.append(span)
+            too_deep.append(entity)
     return drawn, too_deep
 
 
-def _marked(text: str, end: int, spans: Sequence[Span], counts: _Counts) -> Iterator[str]:
+def _marked(text: str, end: int, entities: Sequence[_Entity], counts: _Counts) -> Iterator[str]:
     """Yield a text with a mark around each entity; of two that cross, the later is drawn in two pieces."""
-    beginning: dict[int, list[Span]] = defaultdict(list)
-    for span in spans:
-        beginning[span.start].append(span)
-    edges = sorted({0, end, *(span.start for span in spans), *(span.end for span in spans)})
-    open_spans: list[Span] = []
+    beginning: dict[int, list[_Entity]] = defaultdict(list)
+    for entity in entities:
+        beginning[entity.span.start].append(entity)
+    edges = sorted({0, end, *(span.start for span, _ in entities), *(span.end for span, _ in entities)})
+    still_open: list[_Entity] = []
     for start, stop in pairwise(edges):
-        for span in beginning[start]:
+        for entity in beginning[start]:
             # The longest first, so that what crosses nothing is never cut.
-            open_spans.append(span)
-            yield _opening(span, counts, "")
+            still_open.append(entity)
+            yield _opening(entity, counts, "")
         yield escape(printable_letters(text[start:stop]))
-        first = next((place for place, span in enumerate(open_spans) if span.end == stop), len(open_spans))
-        going_on = [span for span in open_spans[first:] if span.end != stop]
-        for span in reversed(open_spans[first:]):
-            yield _label(span) if span.end == stop else ""
+        first = next((place for place, (span, _) in enumerate(still_open) if span.end == stop), len(still_open))
+        going_on = [entity for entity in still_open[first:] if entity.span.end != stop]
+        for entity in reversed(still_open[first:]):
+            yield _label(entity) if entity.span.end == stop else ""
             yield "</mark>"
-        open_spans[first:] = going_on
-        for span in going_on:
-            yield _opening(span, counts, " goes-on")
+        still_open[first:] = going_on
+        for entity in going_on:
+            yield _opening(entity, counts, " goes-on")
 
 
-def _opening(span: Span, counts: _Counts, piece: str) -> str:
-    scored = "" if span.score is None else f", probability {span.score:.3f}"
-    title = f"{_words(span.label)}{scored}, characters {span.start:,} to {span.end:,}"
-    return f'<mark class="{counts.style(span.label)}{piece}" title="{title}">'
+def _opening(entity: _Entity, counts: _Counts, piece: str) -> str:
+    doubt = " doubtful" if entity.is_doubtful else ""
+    return f'<mark class="{counts.style(entity.span.label)}{doubt}{piece}" title="{entity.title}">'
 
 
-def _label(span: Span) -> str:
-    score = "" if span.score is None else f" <i>{span.score:.2f}</i>"
-    return f"<b>{_words(span.label)}{score}</b>"
+def _label(entity: _Entity) -> str:
+    # The question mark tells of the doubt where no colour or line can.
+    doubt = "?" if entity.is_doubtful else ""
+    score = "" if entity.span.score is None else f" <i>{entity.span.score:.2f}</i>"
+    return f"<b>{_words(entity.span.label)}{doubt}{score}</b>"
 
 
 def _words(text: str) -> str:
@@ -234,6 +256,7 @@ mark i { font-style: normal; font-weight: 400; color: var(--muted); font-variant
 mark mark { border-radius: .15rem; }
 mark:has(mark) { padding-bottom: .32em; }
 mark:has(mark mark) { padding-bottom: .56em; }
+mark.doubtful { margin: 0 .15em; background: none; outline: 1px dashed var(--type); outline-offset: 1px; }
 mark.goes-on { border-top-left-radius: 0; border-bottom-left-radius: 0; padding-left: 0; }
 .line-1 { border-bottom-style: dashed; }
 .line-2 { border-bottom-style: double; border-bottom-width: 4px; }

@@ -17,9 +17,9 @@ OUTCOMES = ("ok", "repaired", "ungrounded", "truncated", "refused", "failed")
 
 ========== ==========================================================================================
 ok         read as it stands
-repaired   words around it, a code fence, an unclosed tag, or a changed text that could be aligned
+repaired   words around it, a code fence, an unclosed or misspelt tag, or a changed text that could be aligned
 ungrounded some mentions were set aside: the text does not hold them, or their type was not asked for
-truncated  it ends in the middle
+truncated  it ends in the middle, or where the model had to stop
 refused    nothing of the format is in it
 failed     there is no answer: the engine gave an error
 ========== ==========================================================================================

@@ -16,6 +16,7 @@ BRACKETS = InlineFormat(
     closing=lambda label: f"]({label})",
     forbidden="()[]\n",
     sentence="Answer with the text again, word for word, each entity written as {mention}, and nothing else.",
+    slip=re.compile(r"\][ \t]+\((?P<closes>[^()\[\]\n]{1,100})\)"),
 )
 """Mentions in brackets with the type in parentheses behind them, as links are written in Markdown."""
 

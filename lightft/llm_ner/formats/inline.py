@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lightft.errors import InvalidSettingError
@@ -31,6 +31,7 @@ class InlineFormat:
         closing: the tag after it.
         forbidden: characters that a type cannot have.
         sentence: asks for the format; ``{mention}`` stands for an example of a mention with its tags.
+        slip: a pattern of a closing tag as models write it by mistake, with the group ``closes``; None if they do not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class InlineFormat:
     closing: Callable[[str], str]
     forbidden: str
     sentence: str
+    slip: re.Pattern[str] | None = None
 
     def instruction(self, labels: Sequence[str]) -> str:
         """Return the sentence that asks for the text with tags."""
@@ -63,6 +65,20 @@ class InlineFormat:
 
     def read(self, text: str, answer: str, labels: Sequence[str]) -> Reading:
         """Return the entities of any answer: by walking along the text, and by looking mentions up where that fails."""
+        mended = self._mended(text, answer)
+        reading = self._read(text, mended, labels)
+        return replace(reading, outcome="repaired") if mended != answer and reading.outcome == "ok" else reading
+
+    def _mended(self, text: str, answer: str) -> str:
+        """Return an answer whose slips are tags, but for those that the text itself holds."""
+        if self.slip is None:
+            return answer
+        of_the_text = {match.group() for match in self.slip.finditer(text)}
+        return self.slip.sub(
+            lambda match: match.group() if match.group() in of_the_text else self.closing(match["closes"]), answer
+        )
+
+    def _read(self, text: str, answer: str, labels: Sequence[str]) -> Reading:
         known = set(labels)
         if not answer.strip():
             return Reading((), (), "refused" if text.strip() else "ok")
