@@ -281,6 +281,8 @@ def _overload(
         "overload_accepted_p99_ms": float(np.percentile(accepted, 99)),
         "refused_ms_p50": float(np.percentile(refused_promptly, 50)),
         "refused_ms_p99": float(np.percentile(refused_promptly, 99)),
+        "refused_ms_highest": max(refused_promptly),
+        "refused_within_50_ms": sum(ms <= 50 for ms in refused_promptly) / len(refused_promptly),
         "refused_seen_promptly": len(refused_promptly),
         "refused_ms_p50_of_the_senders": float(np.percentile(refused, 50)),
         "refused_ms_p99_of_the_senders": float(np.percentile(refused, 99)),

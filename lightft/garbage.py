@@ -25,7 +25,7 @@ def collected_later() -> Iterator[None]:
 def what_stays_set_aside() -> Iterator[None]:
     """Within this, garbage is looked for among new objects only.
 
-    To look through all that the deep-learning packages make takes a quarter of a second, in which a service answers nobody.
+    To look through all that the deep-learning packages make takes part of a second, in which a service answers nobody.
     """
     gc.collect()
     gc.freeze()
