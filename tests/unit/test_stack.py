@@ -70,13 +70,14 @@ def test_a_compiler_that_fails_fails_at_the_call(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_bitsandbytes_compiles_gives_what_it_does_uncompiled() -> None:
-    from bitsandbytes.backends.default import ops
-
-    values = torch.linspace(-1, 1, 128)
-    code = torch.linspace(-1, 1, 256)
-    arguments = ((values * 127 + 128).to(torch.uint8), torch.ones(2), code, 64, torch.float32)
-    plain = ops._dequantize_blockwise_compute.__wrapped__
-    assert torch.equal(ops._dequantize_blockwise_compute(*arguments), plain(*arguments))
+    # In a process of its own, where lightft is what imports bitsandbytes.
+    code = (
+        "import torch, lightft.stack; from bitsandbytes.backends.default import ops; "
+        "compiled = ops._dequantize_blockwise_compute; "
+        "stored = torch.arange(128, dtype=torch.uint8), torch.ones(2), torch.linspace(-1, 1, 256), 64, torch.float32; "
+        "print(torch.equal(compiled(*stored), compiled.__wrapped__(*stored)))"
+    )
+    assert _printed_by(code) == "True"
 
 
 def test_collecting_waits_for_the_end_even_of_a_failure() -> None:
