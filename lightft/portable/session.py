@@ -9,7 +9,7 @@ from typing import Any
 
 from lightft.errors import AdapterError
 from lightft.extras import package_of_extra
-from lightft.portable.heap import keep_freed_memory
+from lightft.portable.heap import give_freed_memory_back, keep_freed_memory
 from lightft.reading.decoding import Array
 
 __all__ = ["MODEL_NAME", "Session"]
@@ -17,8 +17,8 @@ __all__ = ["MODEL_NAME", "Session"]
 MODEL_NAME = "model.onnx"
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "logits"
-# More than a batch of short texts needs; after a long text little is left to wait for the next.
-_LARGEST_BLOCK_KEPT = 4 * 2**20
+# As large as the states of a batch of short texts; after a long text little is left to wait for the next.
+_LARGEST_BLOCK_KEPT = 2**20
 _MOST_KEPT = 16 * 2**20
 
 
@@ -70,7 +70,7 @@ class Session:
                 f"{path.parent} holds no ONNX model: there is no {path.name} in it. Name a folder that "
                 "lightft.export(..., to='onnx') wrote."
             )
-        keep_freed_memory(_LARGEST_BLOCK_KEPT, _MOST_KEPT)
+        give_freed_memory_back()
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
@@ -87,6 +87,7 @@ class Session:
             raise AdapterError(
                 f"{path} is damaged ({_first_line(cause)}). Export the adapter again, or restore the file."
             ) from cause
+        keep_freed_memory(_LARGEST_BLOCK_KEPT, _MOST_KEPT)
         inputs = {put_in.name for put_in in graph.get_inputs()}
         if inputs != set(_INPUTS) or graph.get_outputs()[0].name != _OUTPUT:
             raise AdapterError(

@@ -258,20 +258,27 @@ def _of_predictor(name: str, predictor: Predictor, path: str | None) -> ServedBa
 
 def _refuse_weights_that_are_no_numbers(predictors: Mapping[str, Predictor]) -> None:
     """Refuse models that would answer all the same: with such weights a tagger finds no entity, and says nothing."""
-    from torch.nn import Parameter
-
     checked: set[int] = set()
     for name, predictor in predictors.items():
-        for key, weight in predictor.model.named_parameters():
-            # What is quantised holds no numbers, but bits: in a type of its own, or in single bytes.
-            is_bits = type(weight) is not Parameter or weight.dtype.itemsize == 1
+        for key, weight in _weights_in_numbers(predictor.model):
             # Adapters share the weights of their base.
-            if is_bits or id(weight) in checked or not weight.numel():
+            if id(weight) in checked or not weight.numel():
                 continue
             checked.add(id(weight))
             # Unlike isfinite, this makes no copy, and takes 0.1 s for 120 million numbers.
             if not all(map(math.isfinite, (bound.item() for bound in weight.aminmax()))):
                 raise cannot_compute(name, f"there are values in {key} that are no finite numbers")
+
+
+def _weights_in_numbers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the weights of all layers by name, but those of embeddings, of which texts read, and load, only some rows."""
+    from torch.nn import Embedding, Parameter
+
+    for place, layer in model.named_modules():
+        for name, weight in [] if isinstance(layer, Embedding) else layer.named_parameters(recurse=False):
+            # What is quantised holds no numbers, but bits: in a type of its own, or in single bytes.
+            if type(weight) is Parameter and weight.dtype.itemsize > 1:
+                yield f"{place}.{name}", weight
 
 
 def _open_onnx(name: str, path: str, how: _Opening) -> ServedBase:

@@ -50,3 +50,31 @@ def test_blocks_up_to_the_size_that_is_kept_are_not_fetched_again() -> None:
 def test_no_more_is_kept_than_was_set() -> None:
     pages_of_a_pass = 5 * 2 * MEBIBYTE // 4096
     assert _faults(4 * MEBIBYTE, 1 * MEBIBYTE, 2 * MEBIBYTE) > 10 * pages_of_a_pass
+
+
+_FREE_BETWEEN_WHAT_STAYS = """
+import sys
+from lightft.portable import heap
+heap.keep_freed_memory(4 * 2**20, 16 * 2**20)
+if sys.argv[1] == "back":
+    heap.give_freed_memory_back()
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+blocks = [bytearray(b"1") * 2**18 for _ in range(200)]
+full = resident()
+blocks[::2] = [None] * 100
+print(full - resident())
+"""
+
+
+def _kilobytes_given_back(how: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", _FREE_BETWEEN_WHAT_STAYS, how], capture_output=True, text=True, timeout=60, check=True
+    )
+    return int(done.stdout)
+
+
+def test_what_is_freed_between_blocks_that_stay_is_given_back_where_that_is_asked_for() -> None:
+    freed = 100 * 256
+    assert _kilobytes_given_back("back") > 0.9 * freed
+    assert _kilobytes_given_back("kept") < 0.1 * freed
