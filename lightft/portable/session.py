@@ -17,8 +17,11 @@ __all__ = ["MODEL_NAME", "Session"]
 MODEL_NAME = "model.onnx"
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUT = "logits"
-# As large as the states of a batch of short texts; after a long text little is left to wait for the next.
-_LARGEST_BLOCK_KEPT = 2**20
+# As large as the states of a batch of short texts; after a long text little is left to wait for the next. What cannot be
+# used again grows with the width of a model: a large one keeps less.
+_LARGEST_BLOCK_KEPT = 4 * 2**20
+_LARGEST_BLOCK_KEPT_OF_LARGE_GRAPH = 2**20
+_LARGE_GRAPH_BYTES = 64 * 2**20
 _MOST_KEPT = 16 * 2**20
 
 
@@ -87,7 +90,8 @@ class Session:
             raise AdapterError(
                 f"{path} is damaged ({_first_line(cause)}). Export the adapter again, or restore the file."
             ) from cause
-        keep_freed_memory(_LARGEST_BLOCK_KEPT, _MOST_KEPT)
+        is_large = path.stat().st_size > _LARGE_GRAPH_BYTES
+        keep_freed_memory(_LARGEST_BLOCK_KEPT_OF_LARGE_GRAPH if is_large else _LARGEST_BLOCK_KEPT, _MOST_KEPT)
         inputs = {put_in.name for put_in in graph.get_inputs()}
         if inputs != set(_INPUTS) or graph.get_outputs()[0].name != _OUTPUT:
             raise AdapterError(
