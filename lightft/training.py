@@ -96,12 +96,13 @@ def train_together(
         raise InvalidSettingError(
             "learning_rate is None; give a number, or train through LoRATrainer, which has defaults."
         )
-    if len(courses) > 1 and PartialState().num_processes > 1:
+    device = next(courses[0].model.parameters()).device
+    processes = PartialState(cpu=device.type == "cpu").num_processes
+    if len(courses) > 1 and processes > 1:
         raise InvalidSettingError("Several tasks learn together in one process only. Start it without torchrun.")
     result = TrainingResult()
     prepared = [_Prepared(course, tokenizer, config, result) for course in courses]
-    device = next(courses[0].model.parameters()).device
-    if config.max_seconds is not None and PartialState().num_processes > 1:
+    if config.max_seconds is not None and processes > 1:
         raise InvalidSettingError(
             "max_seconds needs one process: several would not end at the same step. Use max_steps."
         )

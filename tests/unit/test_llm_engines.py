@@ -117,7 +117,7 @@ def test_a_text_that_the_model_cannot_read_fails_alone(decoding: str, format: st
     alone = [ask(engine(decoding=decoding, max_new_tokens=6), [text], format)[0] for text in texts[::2]]
     assert [(answer.text, answer.error) for answer in (short, last)] == [(answer.text, "") for answer in alone]
     assert long.text == ""
-    assert f"the model reads {POSITIONS} at once" in long.error
+    assert f"longer than the {POSITIONS} tokens the model reads at once" in long.error
     assert "Cut the text into smaller windows" in long.error
 
 

@@ -77,7 +77,7 @@ TOKENIZERS = {"bytes": tokenizer, "sentencepiece": llama2_tokenizer, "unigram": 
 def guided_answers(model, tokenizer, prompts, texts, labels, *, max_new_tokens, **settings) -> list[GuidedAnswer]:
     limits = [max_new_tokens] * len(texts) if isinstance(max_new_tokens, int) else max_new_tokens
     decoder = GuidedDecoder(model, TokenBytes(tokenizer), labels, **settings)
-    return decoder.answers(prompts, texts, max_new_tokens=limits)
+    return list(decoder.answers(zip(prompts, texts, limits, strict=True)))
 
 
 def prompts_of(texts: Sequence[str]) -> list[list[int]]:
@@ -394,6 +394,50 @@ def test_what_prompts_begin_with_is_computed_once() -> None:
     for prompt, text, answer in zip(prompts, texts, together, strict=True):
         expected = token_by_token(llama(0), prompt, text, "objects", 20)
         assert answer.text == expected.text
+
+
+@pytest.mark.parametrize("format", FORMAT_NAMES)
+def test_the_next_text_enters_when_one_is_done(format: str) -> None:
+    texts = ["Anna Berg", "Anna Berg went from Paris to Rome .", "Carla met Bert in Zürich ."]
+    limits = [3, 40, 40]
+    decoder = GuidedDecoder(llama(5), TokenBytes(tokenizer()), LABELS, format=format, rows=2)
+    asked = list(zip(prompts_of(texts), texts, limits, strict=True))
+    alone = []
+    for one in asked:
+        with recorded_passes(llama(5)) as passes:
+            list(decoder.answers([one]))
+        alone.append(len(passes))
+    assert min(alone[1:]) > 5
+    with recorded_passes(llama(5)) as passes:
+        together = list(decoder.answers(asked))
+    assert max(len(ids) for ids in passes) == 2
+    # In batches of two that wait for their longest answer, the third text would have all its passes after the second's.
+    assert len(passes) < max(alone[:2]) + alone[2]
+    for (prompt, text, limit), answer in zip(asked, together, strict=True):
+        assert answer.text == token_by_token(llama(5), prompt, text, format, limit).text
+
+
+def test_texts_are_read_as_answers_are() -> None:
+    read = []
+
+    def asked() -> Iterator[tuple[list[int], str, int]]:
+        for number in range(1000):
+            read.append(number)
+            yield PROMPT, "Anna", 3 + number % 2
+
+    decoder = GuidedDecoder(llama(0), TokenBytes(tokenizer()), LABELS, format="objects", rows=2)
+    answers = decoder.answers(asked())
+    for answered in range(1, 20):
+        next(answers)
+        assert len(read) <= answered + 8 * 2
+
+
+def test_a_text_without_room_for_an_answer_fails_alone() -> None:
+    asked = [(PROMPT, "Anna", 20), (PROMPT * 4, "Bert", 20), ([*PROMPT, 9], "Anna", 20)]
+    decoder = GuidedDecoder(llama(0), TokenBytes(tokenizer()), LABELS, format="objects", max_length=len(PROMPT) + 3)
+    first, without, last = decoder.answers(asked)
+    assert without.error.startswith(f"Prompt and answer are longer than the {len(PROMPT) + 3} tokens")
+    assert [len(answer.pieces) for answer in (first, without, last)] == [3, 0, 2]
 
 
 def test_a_text_that_llguidance_cannot_take_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -20,7 +19,9 @@ from transformers.cache_utils import DynamicLayer
 from lightft.errors import DataError, InvalidSettingError
 from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, State
 from lightft.llm_ner.decoding.drafting import Drafter, EntityGuesses
+from lightft.llm_ner.decoding.model_window import too_long_for
 from lightft.llm_ner.decoding.prefixes import common_prefix
+from lightft.llm_ner.decoding.refilled_batch import done_in_order
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.records import Span
 
@@ -132,21 +133,11 @@ class ConstrainedDecoder:
         ahead = list(islice(coming, self._rows))
         batch.share([prompt for prompt, _ in ahead])
         waiting = (self._row(prompt, text) for prompt, text in chain(ahead, coming))
-        unanswered: deque[_Row] = deque()
         was_training = self._model.training
         self._model.eval()
         try:
-            while True:
-                room = min(self._rows - len(batch.active), _MOST_AHEAD * self._rows - len(unanswered))
-                entering = list(islice(waiting, max(0, room)))
-                unanswered.extend(entering)
-                batch.enter(row for row in entering if not row.done)
-                if not unanswered:
-                    return
-                if batch.active:
-                    batch.step()
-                while unanswered and unanswered[0].done:
-                    yield unanswered.popleft().answer()
+            for row in done_in_order(waiting, batch, most=self._rows):
+                yield row.answer()
         finally:
             self._model.train(was_training)
 
@@ -158,10 +149,6 @@ class ConstrainedDecoder:
         except DataError as error:
             return _Row(None, text, list(prompt), self._guesses, error=str(error))
         return _Row(grammar, text, list(prompt), self._guesses)
-
-
-# Answers that wait for an earlier one to be done, for each row of a pass.
-_MOST_AHEAD = 8
 
 
 class _Row:
@@ -293,7 +280,7 @@ class _Batch:
         if self._shared:
             self._packed.forward([_Chunk(_EVERYONE, 0, self._shared, (), shared=0)])
 
-    def enter(self, rows: Iterable[_Row]) -> None:
+    def enter(self, rows: Sequence[_Row]) -> None:
         """Give each row a free place; it need not compute what it begins with as the shared tokens do."""
         free = (place for place in count() if place not in self.active)
         for place, row in zip(free, list(rows), strict=False):
@@ -315,10 +302,7 @@ class _Batch:
     def _plan(self, row: _Row) -> list[list[int]]:
         room = self._max_length - row.cached - len(row.pending)
         if room < 0:
-            row.fail(
-                f"Prompt and answer are longer than the {self._max_length} tokens the model reads at once. "
-                "Cut the text into smaller windows, or show fewer examples."
-            )
+            row.fail(too_long_for(self._max_length))
             return []
         return row.plan(min(self._draft_tokens, room))
 

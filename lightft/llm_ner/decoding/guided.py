@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from transformers import DynamicCache, PreTrainedModel
 from lightft.errors import EngineError, InvalidSettingError, suggest
 from lightft.extras import package_of_extra
 from lightft.llm_ner.decoding.json_grammar import WRITERS, Mentions, Writer, check_labels
+from lightft.llm_ner.decoding.model_window import too_long_for
 from lightft.llm_ner.decoding.prefixes import common_prefix
+from lightft.llm_ner.decoding.refilled_batch import done_in_order
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 
 __all__ = ["GuidedAnswer", "GuidedDecoder"]
@@ -52,9 +56,9 @@ class GuidedDecoder:
 
     An answer is that of decoding token by token, in fewer passes. A token without alternative needs none of its own. Nor
     does what is likely to follow, such as the rest of a word or of the JSON between two mentions: it goes through the model
-    with the token before it, and counts up to the first token that the model would have written otherwise. What the prompts
-    of a batch begin with is computed once. Where two tokens are equally likely up to rounding, the number of tokens per pass
-    may decide between them.
+    with the token before it, and counts up to the first token that the model would have written otherwise. The next text
+    enters when one is done. What prompts begin with is computed once. Where two tokens are equally likely up to rounding,
+    the number of tokens per pass may decide between them.
 
     Args:
         model: a causal language model with attention.
@@ -62,6 +66,7 @@ class GuidedDecoder:
         labels: the types.
         format: ``"categories"`` or ``"objects"``.
         rows: texts per pass.
+        max_length: tokens of prompt and answer together at most; None for no end.
 
     Raises:
         MissingExtraError: llguidance is not installed.
@@ -76,6 +81,7 @@ class GuidedDecoder:
         *,
         format: str,
         rows: int = 8,
+        max_length: int | None = None,
     ) -> None:
         if rows < 1:
             raise InvalidSettingError(f"rows is {rows}. Use at least 1.")
@@ -92,60 +98,83 @@ class GuidedDecoder:
         self._labels = tuple(labels)
         self._writer = WRITERS[format]
         self._rows = rows
+        self._max_length = max_length or sys.maxsize
         self._engine = _Engine(vocabulary)
 
-    def answers(
-        self, prompts: Sequence[Sequence[int]], texts: Sequence[str], *, max_new_tokens: Sequence[int]
-    ) -> list[GuidedAnswer]:
-        """Return one answer per text, in order.
+    def answers(self, asked: Iterable[tuple[Sequence[int], str, int]]) -> Iterator[GuidedAnswer]:
+        """Yield one answer for each ``(prompt, text, max_new_tokens)``, in order; some of them are read ahead.
+
+        A text that leaves no room for an answer, or that llguidance cannot take, has an ``error``.
 
         Args:
-            prompts: token ids before each answer, never empty.
-            texts: one per prompt. Words with characters that the tokenizer cannot write are in no mention.
-            max_new_tokens: of each answer.
+            asked: the token ids before an answer, never empty; the text, whose words with characters that the tokenizer
+                cannot write are in no mention; and how many tokens the answer may have.
 
         Raises:
             InvalidSettingError: a prompt is empty, or a limit below 1.
         """
-        if not all(prompts) or min(max_new_tokens, default=1) < 1:
-            raise InvalidSettingError(
-                "A prompt is empty, or an answer may have no token. Give each at least one token and max_new_tokens of 1."
-            )
-        answers: dict[int, GuidedAnswer] = {}
+        coming = iter(asked)
+        ahead = list(islice(coming, self._rows))
+        waiting = (self._row(*one) for one in chain(ahead, coming))
         was_training = self._model.training
         self._model.eval()
         try:
-            with torch.inference_mode():
-                # Those that take about as many passes go together.
-                order = sorted(range(len(prompts)), key=lambda number: (max_new_tokens[number], len(prompts[number])))
-                for first in range(0, len(order), self._rows):
-                    numbers = order[first : first + self._rows]
-                    batch = [self._row(prompts[number], texts[number], max_new_tokens[number]) for number in numbers]
-                    _write(self._model, batch)
-                    answers.update((number, row.answer()) for number, row in zip(numbers, batch, strict=True))
+            batch = _Batch(self._model, [prompt for prompt, _, _ in ahead])
+            for row in done_in_order(waiting, batch, most=self._rows):
+                yield row.answer()
         finally:
             self._model.train(was_training)
-        return [answers[number] for number in range(len(prompts))]
 
-    def _row(self, prompt: Sequence[int], text: str, limit: int) -> _Row:
-        return _Row(self._engine, self._writer(Mentions(text, self._vocabulary), self._labels), prompt, limit)
+    def _row(self, prompt: Sequence[int], text: str, max_new_tokens: int) -> _Row:
+        if not prompt or max_new_tokens < 1:
+            raise InvalidSettingError(
+                "A prompt is empty, or an answer may have no token. Give each at least one token and max_new_tokens of 1."
+            )
+        limit = min(max_new_tokens, self._max_length - len(prompt))
+        writer = self._writer(Mentions(text, self._vocabulary), self._labels)
+        return _Row(self._engine, writer, prompt, limit, error="" if limit > 0 else too_long_for(self._max_length))
 
 
-def _write(model: PreTrainedModel, rows: Sequence[_Row]) -> None:
-    """Write all rows to their ends; a row that is done leaves the batch."""
-    active = [row for row in rows if not row.done]
-    cached = _CachedModel(model, len(active))
-    if len(active) > 1:
-        shared = common_prefix([row.pending[:-1] for row in active])
-        cached.share(shared)
-        for row in active:
-            row.leave_out(len(shared))
-    while active:
-        logits = cached.forward([row.coming for row in active], [len(row.draft) + 1 for row in active])
-        _accept(active, logits)
-        going = [place for place, row in enumerate(active) if not row.done]
-        active = [active[place] for place in going]
-        cached.keep(going, [row.cached for row in active])
+class _Batch:
+    """The rows that go through the model together.
+
+    Attributes:
+        active: those that are not done.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        self.active: list[_Row] = []
+        self._cached = _CachedModel(model)
+        # What a single prompt begins with would have nobody to share it.
+        self._shared = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else []
+        self._beginning = _CachedModel(model, rows=1)
+        if self._shared:
+            self._beginning.forward([self._shared], [1])
+
+    def enter(self, rows: Sequence[_Row]) -> None:
+        """Take rows in; they need not compute what they begin with as the shared tokens do."""
+        if not rows:
+            return
+        shared = len(common_prefix([self._shared, *(row.pending[:-1] for row in rows)]))
+        for row in rows:
+            row.leave_out(shared)
+        # Their prompts go alone: beside them, the few tokens of each other row would be padded to a prompt's length.
+        newcomers = self._beginning.repeated(shared, rows=len(rows))
+        self.active += _advance(newcomers, rows)
+        self._cached.join(newcomers)
+
+    def step(self) -> None:
+        """Take all rows through the model once; those that are done leave."""
+        self.active = _advance(self._cached, self.active)
+
+
+def _advance(cached: _CachedModel, rows: Sequence[_Row]) -> list[_Row]:
+    """Take the rows of a cache through the model once; return those that are not done, which alone it keeps."""
+    _accept(rows, cached.forward([row.coming for row in rows], [len(row.draft) + 1 for row in rows]))
+    going = [place for place, row in enumerate(rows) if not row.done]
+    active = [rows[place] for place in going]
+    cached.keep(going, [row.cached for row in active])
+    return active
 
 
 def _accept(rows: Sequence[_Row], logits: Sequence[Tensor]) -> None:
@@ -184,12 +213,12 @@ class _Row:
         error: why there is no answer; empty where there is one.
     """
 
-    def __init__(self, engine: _Engine, writer: Writer, prompt: Sequence[int], limit: int) -> None:
+    def __init__(self, engine: _Engine, writer: Writer, prompt: Sequence[int], limit: int, *, error: str = "") -> None:
         self.pending = list(prompt)
         self.draft: list[int] = []
         self.cached = 0
         self.allowed = np.empty(0, np.int64)
-        self.error = ""
+        self.error = error
         self._engine = engine
         self._writer = writer
         self._limit = limit
@@ -199,6 +228,10 @@ class _Row:
         self._last = -1
         self._agreed = 0
         self._finished = False
+        if not error:
+            self._start()
+
+    def _start(self) -> None:
         try:
             self._begin(self._prefix.decode())
         except EngineError as error:
@@ -288,21 +321,33 @@ class _CachedModel:
     that was wrong. The model's own mask still has the window.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, rows: int = 0) -> None:
         self._model = model
         self._cache = DynamicCache()
         self._device = next(model.parameters()).device
         self._lengths = [0] * rows
 
-    def share(self, shared: Sequence[int]) -> None:
-        """Compute what all rows begin with, once."""
-        if not shared:
-            return
-        rows, self._lengths = len(self._lengths), [0]
-        self.forward([shared], [1])
-        self._cache.batch_repeat_interleave(rows)
-        self._lengths = [len(shared)] * rows
+    def repeated(self, length: int, *, rows: int) -> _CachedModel:
+        """Return a cache of so many rows, each with the first ``length`` tokens of this one's only row."""
+        copy = _CachedModel(self._model)
+        copy._lengths = [length] * rows
+        for number, layer in enumerate(self._cache.layers if length else ()):
+            begins = [states[:, :, :length].expand(rows, -1, -1, -1) for states in (layer.keys, layer.values)]
+            copy._cache.update(*begins, number)
+        return copy
 
+    def join(self, other: _CachedModel) -> None:
+        """Take over the rows of another, behind one's own; the other is not to be used any more."""
+        if not self._lengths:
+            self._cache, self._lengths = other._cache, other._lengths
+        elif other._lengths:
+            slots = max(*self._lengths, *other._lengths)
+            for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+                mine.keys = torch.cat([_led_by_padding(mine.keys, slots), _led_by_padding(theirs.keys, slots)])
+                mine.values = torch.cat([_led_by_padding(mine.values, slots), _led_by_padding(theirs.values, slots)])
+            self._lengths = [*self._lengths, *other._lengths]
+
+    @torch.inference_mode()
     def forward(self, coming: Sequence[Sequence[int]], scored: Sequence[int]) -> list[Tensor]:
         """Take each row's tokens through the model.
 
@@ -328,9 +373,11 @@ class _CachedModel:
         firsts = [places.index(begin) for begin in begins]
         return [logits[row, first : first + scored[row]] for row, first in enumerate(firsts)]
 
+    @torch.inference_mode()
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Forget all but these rows, and of each what lies beyond its first so many tokens."""
         if not rows:
+            self._cache, self._lengths = DynamicCache(), []
             return
         slots, longest = max(self._lengths), max(lengths)
         firsts = [slots - self._lengths[row] - (longest - length) for row, length in zip(rows, lengths, strict=True)]
@@ -344,6 +391,11 @@ class _CachedModel:
 
     def _tensor(self, numbers: Any) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self._device)
+
+
+def _led_by_padding(states: Tensor, slots: int) -> Tensor:
+    """Return keys or values, (rows, heads, tokens, width), as the last of so many slots."""
+    return torch.nn.functional.pad(states, (0, 0, slots - states.shape[-2], 0))
 
 
 class _Engine:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from lightft.errors import InvalidSettingError, suggest
 from lightft.inference import Predictor
 from lightft.llm_ner.decoding import ConstrainedDecoder, GuidedDecoder, TokenBytes
+from lightft.llm_ner.decoding.model_window import too_long_for
 from lightft.llm_ner.engines.engine import Answer, Question
 from lightft.llm_ner.engines.longest_answer import longest_answer
 from lightft.models import count_parameters
@@ -104,12 +105,11 @@ class InProcess:
             MissingExtraError: the format is constrained by a package that is not installed.
         """
         if self.decoding == "free":
-            yield from self._in_chunks(questions, labels, format, self._free)
+            yield from self._free(questions, labels, format)
         elif format in _INLINE:
             yield from self._inline(questions, labels, format)
         elif format in _GUIDED:
-            decoder = GuidedDecoder(self.predictor.model, self._vocabulary, labels, format=format, rows=self.rows)
-            yield from self._in_chunks(questions, labels, format, partial(_guided, decoder))
+            yield from self._guided(questions, labels, format)
         else:
             raise InvalidSettingError(
                 f"There is no grammar for the format {format!r}, only for {', '.join([*_INLINE, *_GUIDED])}. "
@@ -122,21 +122,24 @@ class InProcess:
         for answer in decoder.answers(asked):
             yield Answer(answer.text, None if answer.error else answer.spans, error=answer.error)
 
-    def _in_chunks(
-        self,
-        questions: Iterable[Question],
-        labels: Sequence[str],
-        format: str,
-        written: Callable[[Sequence[_Asked]], Iterable[Answer]],
-    ) -> Iterator[Answer]:
+    def _guided(self, questions: Iterable[Question], labels: Sequence[str], format: str) -> Iterator[Answer]:
+        decoder = GuidedDecoder(
+            self.predictor.model, self._vocabulary, labels, format=format, rows=self.rows, max_length=self._max_length
+        )
+        asked = ((self._prompt(one), one.text, self._limit(one.text, labels, format)) for one in questions)
+        for answer in decoder.answers(asked):
+            cut = not answer.finished and not answer.error
+            yield Answer(answer.text, pieces=answer.pieces, error=answer.error, cut=cut)
+
+    def _free(self, questions: Iterable[Question], labels: Sequence[str], format: str) -> Iterator[Answer]:
         """Yield what is written about those questions that the model can read; the others fail alone."""
         for chunk in _chunks(questions):
             asked = [self._asked(question, labels, format) for question in chunk]
-            answers = iter(written([one for one in asked if one.limit > 0]))
+            answers = iter(self._written_freely([one for one in asked if one.limit > 0]))
             for one in asked:
-                yield next(answers) if one.limit > 0 else Answer("", error=self._too_long(one))
+                yield next(answers) if one.limit > 0 else Answer("", error=too_long_for(self._max_length))
 
-    def _free(self, asked: Sequence[_Asked]) -> list[Answer]:
+    def _written_freely(self, asked: Sequence[_Asked]) -> list[Answer]:
         # Texts with the same limit are asked together, so that an answer does not depend on its neighbours.
         by_limit: dict[int, list[int]] = defaultdict(list)
         for place, one in enumerate(asked):
@@ -180,43 +183,26 @@ class InProcess:
         return prompt_tokens(question.messages, self.predictor.tokenizer)
 
     def _asked(self, question: Question, labels: Sequence[str], format: str) -> _Asked:
-        prompt = self._prompt(question)
-        limit = self.max_new_tokens or self._limit(question.text, labels, format)
-        return _Asked(question, prompt, min(limit, self._max_length - len(prompt)))
+        limit = self._limit(question.text, labels, format)
+        return _Asked(question, min(limit, self._max_length - len(self._prompt(question))))
 
     def _limit(self, text: str, labels: Sequence[str], format: str) -> int:
-        """Return the tokens of the longest answer and some more, as a power of two, which many texts share."""
+        """Return ``max_new_tokens``, or more than the longest answer needs: a power of two, which many texts share."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
         longest = longest_answer(text, labels, format, length=self._tokens)
         return 1 << (self._tokens(longest) + 31).bit_length()
 
     def _tokens(self, text: str) -> int:
         return len(self.predictor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _too_long(self, asked: _Asked) -> str:
-        return (
-            f"The prompt has {len(asked.prompt)} tokens, and the model reads {self._max_length} at once, prompt and answer "
-            "together. Cut the text into smaller windows, or show fewer examples."
-        )
-
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question, its tokens, and how many the answer may have: none where the model cannot read as much."""
+    """A question, and how many tokens the answer may have: none where the model cannot read as much."""
 
     question: Question
-    prompt: list[int]
     limit: int
-
-
-def _guided(decoder: GuidedDecoder, asked: Sequence[_Asked]) -> Iterator[Answer]:
-    written = decoder.answers(
-        [one.prompt for one in asked],
-        [one.question.text for one in asked],
-        max_new_tokens=[one.limit for one in asked],
-    )
-    for answer in written:
-        cut = not answer.finished and not answer.error
-        yield Answer(answer.text, pieces=answer.pieces, error=answer.error, cut=cut)
 
 
 def _chunks(questions: Iterable[Question]) -> Iterator[list[Question]]:
