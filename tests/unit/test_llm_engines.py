@@ -121,6 +121,20 @@ def test_a_text_that_the_model_cannot_read_fails_alone(decoding: str, format: st
     assert "Cut the text into smaller windows" in long.error
 
 
+@pytest.mark.parametrize(
+    ("decoding", "format"), [("free", "brackets"), ("constrained", "brackets"), ("constrained", "objects")]
+)
+def test_texts_that_begin_alike_and_cannot_be_read_all_fail_alone(decoding: str, format: str) -> None:
+    if format == "objects":
+        pytest.importorskip("llguidance")
+    long = "anna met bert " * 60
+    answers = ask(engine(decoding=decoding), [long + "a", long + "b", "bert", long + "c", "anna"], format)
+    assert [bool(answer.error) for answer in answers] == [True, True, False, True, False]
+    assert all("Cut the text into smaller windows" in answer.error for answer in answers if answer.error)
+    only_long = ask(engine(decoding=decoding), [long + "a", long + "b"], format)
+    assert all(answer.error for answer in only_long)
+
+
 @pytest.mark.parametrize(("decoding", "format"), [("free", "brackets"), ("constrained", "objects")])
 def test_an_answer_has_the_room_that_the_prompt_leaves(decoding: str, format: str) -> None:
     if decoding == "constrained":

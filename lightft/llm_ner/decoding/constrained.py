@@ -275,15 +275,16 @@ class _Batch:
 
     def share(self, prompts: Sequence[Sequence[int]]) -> None:
         """Compute what the prompts begin with."""
+        readable = [prompt for prompt in prompts if len(prompt) < self._max_length]
         # What a single prompt begins with would have nobody to share it.
-        self._shared = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else []
+        self._shared = common_prefix([prompt[:-1] for prompt in readable]) if len(readable) > 1 else []
         if self._shared:
             self._packed.forward([_Chunk(_EVERYONE, 0, self._shared, (), shared=0)])
 
     def enter(self, rows: Sequence[_Row]) -> None:
         """Give each row a free place; it need not compute what it begins with as the shared tokens do."""
         free = (place for place in count() if place not in self.active)
-        for place, row in zip(free, list(rows), strict=False):
+        for place, row in zip(free, rows, strict=False):
             self.active[place] = row
             row.shared = row.cached = len(common_prefix([self._shared, row.pending[:-1]]))
             row.pending = row.pending[row.shared :]

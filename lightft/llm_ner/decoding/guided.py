@@ -119,7 +119,7 @@ class GuidedDecoder:
         was_training = self._model.training
         self._model.eval()
         try:
-            batch = _Batch(self._model, [prompt for prompt, _, _ in ahead])
+            batch = _Batch(self._model, [prompt for prompt, _, _ in ahead if len(prompt) < self._max_length])
             for row in done_in_order(waiting, batch, most=self._rows):
                 yield row.answer()
         finally:
@@ -327,6 +327,7 @@ class _CachedModel:
         self._device = next(model.parameters()).device
         self._lengths = [0] * rows
 
+    @torch.inference_mode()
     def repeated(self, length: int, *, rows: int) -> _CachedModel:
         """Return a cache of so many rows, each with the first ``length`` tokens of this one's only row."""
         copy = _CachedModel(self._model)
@@ -336,6 +337,7 @@ class _CachedModel:
             copy._cache.update(*begins, number)
         return copy
 
+    @torch.inference_mode()
     def join(self, other: _CachedModel) -> None:
         """Take over the rows of another, behind one's own; the other is not to be used any more."""
         if not self._lengths:
