@@ -20,7 +20,7 @@ from lightft.errors import DataError, InvalidSettingError
 from lightft.llm_ner.decoding.copy_grammar import CopyGrammar, State
 from lightft.llm_ner.decoding.drafting import Drafter, EntityGuesses
 from lightft.llm_ner.decoding.model_window import too_long_for
-from lightft.llm_ner.decoding.prefixes import common_prefix
+from lightft.llm_ner.decoding.prefixes import common_prefix, shared_beginning
 from lightft.llm_ner.decoding.refilled_batch import done_in_order
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 from lightft.records import Span
@@ -275,9 +275,7 @@ class _Batch:
 
     def share(self, prompts: Sequence[Sequence[int]]) -> None:
         """Compute what the prompts begin with."""
-        readable = [prompt for prompt in prompts if len(prompt) < self._max_length]
-        # What a single prompt begins with would have nobody to share it.
-        self._shared = common_prefix([prompt[:-1] for prompt in readable]) if len(readable) > 1 else []
+        self._shared = shared_beginning(prompts, self._max_length)
         if self._shared:
             self._packed.forward([_Chunk(_EVERYONE, 0, self._shared, (), shared=0)])
 

@@ -19,7 +19,7 @@ from lightft.errors import EngineError, InvalidSettingError, suggest
 from lightft.extras import package_of_extra
 from lightft.llm_ner.decoding.json_grammar import WRITERS, Mentions, Writer, check_labels
 from lightft.llm_ner.decoding.model_window import too_long_for
-from lightft.llm_ner.decoding.prefixes import common_prefix
+from lightft.llm_ner.decoding.prefixes import common_prefix, shared_beginning
 from lightft.llm_ner.decoding.refilled_batch import done_in_order
 from lightft.llm_ner.decoding.token_bytes import TokenBytes
 
@@ -119,7 +119,7 @@ class GuidedDecoder:
         was_training = self._model.training
         self._model.eval()
         try:
-            batch = _Batch(self._model, [prompt for prompt, _, _ in ahead if len(prompt) < self._max_length])
+            batch = _Batch(self._model, shared_beginning([prompt for prompt, _, _ in ahead], self._max_length))
             for row in done_in_order(waiting, batch, most=self._rows):
                 yield row.answer()
         finally:
@@ -142,14 +142,13 @@ class _Batch:
         active: those that are not done.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, shared: list[int]) -> None:
         self.active: list[_Row] = []
         self._cached = _CachedModel(model)
-        # What a single prompt begins with would have nobody to share it.
-        self._shared = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else []
+        self._shared = shared
         self._beginning = _CachedModel(model, rows=1)
-        if self._shared:
-            self._beginning.forward([self._shared], [1])
+        if shared:
+            self._beginning.forward([shared], [1])
 
     def enter(self, rows: Sequence[_Row]) -> None:
         """Take rows in; they need not compute what they begin with as the shared tokens do."""
